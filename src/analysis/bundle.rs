@@ -5,15 +5,16 @@
 use super::{Analysis, Scope};
 
 impl Analysis {
-    /// The bundle in which it is asked of `route`: its own, or the one with the route's name. `None`: it is asked alone.
+    /// The bundle of this analysis in requests to `route`: the configured one, or the one with the route's name.
+    /// `None`: it is asked alone.
     pub fn bundle<'a>(&'a self, route: &'a str) -> Option<&'a str> {
         let name = self.settings.bundle.as_deref().unwrap_or(route);
         let is_alone = self.scope == Scope::Turn || self.is_computed() || name.is_empty();
         (!is_alone).then_some(name)
     }
 
-    /// Whether both can be asked by one request to `route`: they are in the same bundle, see as much of the call, and are
-    /// answered with the same temperature.
+    /// Returns true if one request to `route` can ask both analyses: they are in the same bundle, see as much of the
+    /// call, and are answered with the same temperature.
     pub fn goes_with(&self, other: &Self, route: &str) -> bool {
         let alike = |one: &Self| (one.settings.max_context_tokens, one.settings.temperature.map(f64::to_bits));
         self.bundle(route).is_some() && self.bundle(route) == other.bundle(route) && alike(self) == alike(other)

@@ -32,7 +32,7 @@ struct Reader {
     done: bool,
 }
 
-/// The string whose end has not come.
+/// A string that has begun and not ended.
 #[derive(Debug, Clone)]
 enum Inside {
     Name(String),

@@ -1,6 +1,6 @@
 //! The upgrades to the sockets of producers and subscribers.
 //!
-//! Knows no frame but the refusal of a key: what is said on a socket is the business of `ingest` and `subscribe`.
+//! Knows no frame but the refusal of a key: `ingest` and `subscribe` handle the frames of the sockets.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Calls that are not live: recordings on a virtual clock, with the analyses, models and limits of a configuration.
+//! Plays recordings on a virtual clock, with the analyses, models and limits of a configuration.
 //!
 //! Opens no socket, no journal and no ledger: what the requests took is in their [`Exchanges`].
 
@@ -24,25 +24,25 @@ use crate::session::{self, Deps};
 use crate::types::CallId;
 use crate::{placement, stt};
 
-/// A configuration that recordings are played with.
+/// The parts of a daemon that are needed to play recordings with one configuration.
 pub struct Offline {
     deps: Arc<Deps>,
     exchanges: Arc<Exchanges>,
 }
 
-/// A recording that was played.
+/// The result of playing one recording.
 #[derive(Debug)]
 pub struct Run {
-    /// In order.
+    /// The events of the call, in order.
     pub events: Vec<TimedEvent>,
-    /// What its requests took.
+    /// Tokens, cost and time of the call's requests.
     pub tally: Tally,
-    /// What of the recording was left out, and why.
+    /// The parts of the recording that were left out, and why; one sentence each.
     pub notes: Vec<String>,
 }
 
 impl Offline {
-    /// Its caps on money begin at nothing spent.
+    /// Makes it from a configuration. Its spending limits begin with nothing spent.
     pub fn new(config: &Config, exchanges: Exchanges) -> Self {
         let mut registry = Registry::default();
         let queues = QueueMetrics::register(&mut registry);
@@ -51,7 +51,7 @@ impl Offline {
         let budget = Budget::new(caps.usd_per_call, caps.usd_per_day, 0, Box::new(|_| 0));
         let metrics = gateway::Metrics::register(&mut registry, &queues);
         let gateway = Gateway::offline(config.gateway.clone(), metrics, budget, Arc::clone(&exchanges));
-        // Only the hub has it, which nobody reads.
+        // Required by the hub, from which nobody reads here.
         let store: Arc<dyn Store> = Arc::new(Memory::default());
         let hub = Hub::new(Arc::clone(&store), hub::Config::default(), hub::Metrics::register(&mut registry));
         let deps = Deps {
@@ -87,7 +87,7 @@ impl Offline {
     /// Plays a recording as `call`, which runs `analyses`. `variants` pins variants of routes.
     ///
     /// # Errors
-    /// A frame cannot be read, the call does not take the recording, or a request is not recorded.
+    /// A frame cannot be read, the call refuses the recording, or a request has no stored answer.
     ///
     /// # Cancel safety
     /// Dropping the future aborts the request in progress.

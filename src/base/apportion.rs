@@ -2,8 +2,9 @@
 
 use std::cmp::Reverse;
 
-/// Divides `total` in proportion to `weights`. What does not divide goes, one each, to the parts that lost most by rounding
-/// down; of equals, to the first. Nothing goes to a weight of 0, so nothing is given out where all are 0.
+/// Divides `total` in proportion to `weights`. Each part is rounded down; the remaining units go, one each, to the
+/// parts with the largest remainders (among equal ones, to the first). A part with the weight 0 gets nothing; if all
+/// weights are 0, all parts are 0.
 pub fn apportion(total: u64, weights: &[u64]) -> Vec<u64> {
     let sum: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
     if sum == 0 {
@@ -21,8 +22,8 @@ pub fn apportion(total: u64, weights: &[u64]) -> Vec<u64> {
     parts
 }
 
-/// The same for a number that has another one within it, whose parts are `inner` (none if they are not known): no part is
-/// below that of the inner one.
+/// As [`apportion`], for a total that includes another one, which was divided into `inner` (empty if that is not
+/// known): no part is smaller than its part of the inner total.
 pub fn apportion_over(inner: &[u64], total: u64, weights: &[u64]) -> Vec<u64> {
     match total.checked_sub(inner.iter().sum()) {
         Some(rest) if inner.len() == weights.len() => {

@@ -1,4 +1,5 @@
-//! Random numbers from a seed, for what must come out the same again: SplitMix64 (Steele, Lea and Flood, 2014).
+//! Random numbers from a seed, for work that must be reproducible: SplitMix64 (Steele, Lea and Flood, 2014). Not for
+//! secrets.
 //!
 //! Not for secrets.
 

@@ -1,9 +1,9 @@
-//! Locks, entered whether a thread panicked under them or not.
+//! Locks that can be taken even if a thread panicked while it held them.
 //!
-//! Knows nothing of what a lock guards. A poisoned lock is entered because what is guarded is whole all the same: each
-//! change under a lock of ours is made in steps that do not panic between one field and the next, and where a change
-//! can fail, it is worked out first and stored last. To refuse the lock would let the panic of one call's task, which
-//! ends that call alone, stop every other call that shares an index, a queue or a counter with it.
+//! Knows nothing of the data behind a lock. A poisoned lock is taken, because the data is consistent even then: code
+//! that holds a lock does not panic between two changes that belong together, and computes a value that can fail before
+//! it changes anything. If a poisoned lock were refused, the panic of one call's task, which ends only that call, would
+//! stop every other call that uses the same index, queue or counter.
 
 use std::sync::{LockResult, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -22,7 +22,7 @@ pub fn write<T: ?Sized>(shared: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     entered(shared.write())
 }
 
-/// What a lock, or a wait on a condition variable, gave, poisoned or not.
+/// Takes the guard from the result of a lock or of a wait on a condition variable, poisoned or not.
 pub fn entered<G>(result: LockResult<G>) -> G {
     result.unwrap_or_else(PoisonError::into_inner)
 }

@@ -29,7 +29,7 @@ pub fn tail(text: &str, tokens: u64) -> &str {
 /// Characters taken so far.
 #[derive(Default)]
 struct Count {
-    /// Of the runs that are over.
+    /// Tokens of the completed runs.
     tokens: u64,
     run: Run,
     length: u64,
@@ -86,38 +86,38 @@ impl Run {
     }
 }
 
-/// Prompts below so many estimated tokens say little of a model: what a vendor adds to each prompt would count for much.
+/// A vendor's count corrects a ratio only for prompts with at least this many estimated tokens: in shorter ones, the
+/// tokens that the vendor adds to each prompt would matter too much.
 const LEARN_FROM: u64 = 256;
-/// A model counts at least this of an estimate, per mille, and at most the other: what is reported beyond is no count of
-/// the text that was sent.
+/// Lowest and highest ratio, per mille. A report outside these bounds cannot be a count of the text that was sent.
 const BOUNDS: (u32, u32) = (250, 4_000);
-/// What a ratio comes down by with each lower count, as a part of the difference.
+/// Each count below the ratio lowers it by one part in this many of the difference.
 const FALL: u32 = 16;
 
-/// How many tokens a model counts for a thousand that [`estimate`] does.
+/// Tokens that a model counts for each thousand that [`estimate`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ratio(u32);
 
 impl Default for Ratio {
-    /// That of a model of which nothing is known.
+    /// The ratio of a model about which nothing is known.
     fn default() -> Self {
         Self(1_000)
     }
 }
 
 impl Ratio {
-    /// From per mille, within the bounds.
+    /// Makes a ratio from a value per mille, limited to the bounds.
     pub fn from_per_mille(per_mille: u32) -> Self {
         Self(per_mille.clamp(BOUNDS.0, BOUNDS.1))
     }
 
-    /// Per mille.
+    /// The ratio, per mille.
     pub fn per_mille(self) -> u32 {
         self.0
     }
 
-    /// The ratio after a vendor counted `reported` tokens where `estimated` were estimated. It rises at once and falls
-    /// slowly: too high costs a few turns of a prompt, too low a request that the model refuses.
+    /// The ratio after a vendor counted `reported` tokens for a text with `estimated` tokens. It rises at once and
+    /// falls slowly: if it is too high, a prompt has a few turns less; if it is too low, the model refuses the request.
     #[must_use]
     pub fn after(self, estimated: u64, reported: u64) -> Self {
         if estimated < LEARN_FROM {
@@ -128,12 +128,12 @@ impl Ratio {
         Self(if observed >= self.0 { observed } else { self.0 - (self.0 - observed).div_ceil(FALL) })
     }
 
-    /// The model's own tokens of a text with `estimated`, rounded up.
+    /// Converts estimated tokens to tokens as the model counts them, rounded up.
     pub fn apply(self, estimated: u64) -> u64 {
         scaled(estimated, self.0.into(), 1_000, true)
     }
 
-    /// The estimated tokens that the model counts as at most `tokens`.
+    /// The largest number of estimated tokens that the model counts as at most `tokens`.
     pub fn within(self, tokens: u64) -> u64 {
         scaled(tokens, 1_000, self.0.into(), false)
     }
@@ -145,7 +145,7 @@ fn scaled(number: u64, times: u64, by: u64, up: bool) -> u64 {
     u64::try_from(if up { product.div_ceil(by) } else { product / by }).unwrap_or(u64::MAX)
 }
 
-/// How much of a text a model's prompt may hold.
+/// Converts a limit in a model's own tokens to a limit in estimated tokens, and adds the limit of the model's context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fit {
     ratio: Ratio,
@@ -153,18 +153,19 @@ pub struct Fit {
 }
 
 impl Fit {
-    /// For a model with this ratio and room for so many of its own tokens; `None`: its room is not known.
+    /// For a model with this ratio, whose context has room for `room` of its own tokens; `None` if that is not known.
     pub fn new(ratio: Ratio, room: Option<u64>) -> Self {
-        // A model that counts fewer than estimated may count more of the next text.
+        // A model that counted fewer tokens than estimated so far may count more in the next text.
         Self { ratio: ratio.max(Ratio::default()), room }
     }
 
-    /// The estimated tokens of a text that may have at most `tokens` of the model's own, and fits its room.
+    /// The limit in estimated tokens for a text of at most `tokens` of the model's own tokens, which also fits the
+    /// model's context.
     pub fn within(self, tokens: u64) -> u64 {
         self.ratio.within(tokens.min(self.room.unwrap_or(u64::MAX)))
     }
 
-    /// The same for a text that may fill the room; `None`: the room is not known.
+    /// The limit in estimated tokens for a text that may fill the model's context; `None` if its size is not known.
     pub fn room(self) -> Option<u64> {
         self.room.map(|room| self.ratio.within(room))
     }
@@ -229,8 +230,8 @@ mod tests {
             }
         }
 
-        /// A model that never counts more, for what was estimated, than it has reported once, is never sent more than it
-        /// has room for.
+        /// If a model never counts more tokens for an estimate than it has reported once, it is never sent more than
+        /// its context can hold.
         #[test]
         fn text_that_fits_is_never_counted_over_the_room(
             reports in prop::collection::vec((LEARN_FROM..1_000_000, 1_u64..4_000_000), 0..20),
@@ -245,7 +246,7 @@ mod tests {
             }
             prop_assert!(ratio.apply(ratio.within(budget)) <= budget);
             let fit = Fit::new(ratio, room);
-            // Whatever is within its estimated budget is, as the model counts, within both.
+            // A text within the estimated limit is, as the model counts, within both limits.
             let held = text.min(fit.within(budget));
             prop_assert!(ratio.apply(held) <= budget);
             prop_assert!(room.is_none_or(|room| ratio.apply(held) <= room));

@@ -14,14 +14,15 @@ impl Call {
         pinned.map(|(variant, _)| variant.as_str())
     }
 
-    /// The analyses that stand in one schema with `due`, whether they are due or not: always the same ones until the last
-    /// run, because vendors keep a prompt only if its schema is the same too.
+    /// The analyses that are in one schema with `due`, whether they are due or not. They are the same ones until the
+    /// last run, because a vendor's prompt cache also depends on the schema.
     pub(super) fn others(&self, due: &TaskKey) -> Vec<Other<'_>> {
         let Some(slot) = self.slot(&due.analysis).filter(|slot| self.is_open() && !slot.is_apart()) else {
             return Vec::new();
         };
         let is_final = matches!(slot.phase, Phase::Queued { cause, .. } if self.is_final(cause));
-        // An analysis of the end that is requested before it is asked alone, and so is everything beside the last runs.
+        // Before the call ends, a requested analysis with scope "end" is asked alone. While the call ends, every run
+        // that is not a last run is asked alone.
         if !is_final && (self.ending() || slot.analysis.scope == Scope::End) {
             return Vec::new();
         }

@@ -53,7 +53,7 @@ impl Call {
             let Some(slot) = self.schedule.rolling(&member.key.analysis).filter(|_| begun.bundled) else { continue };
             match failed.code {
                 SchemaMismatch => slot.broke_its_part(),
-                // The vendor does not take the request as it is; it may take those of single analyses.
+                // The vendor refuses the request as a whole; it may accept requests for the single analyses.
                 InvalidRequest | TooComplex | Unsupported => slot.leave_bundle(),
                 _ => {}
             }

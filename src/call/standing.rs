@@ -1,5 +1,5 @@
-//! The last run of an analysis whose newest result still stands: nothing has changed since its snapshot, so the result is
-//! published once more as the final one, and no model is asked.
+//! The last run of an analysis if nothing has changed since its newest result: the result is published once more as the
+//! final one, and no model is asked.
 //!
 //! Knows no task and no driver.
 
@@ -14,8 +14,8 @@ use crate::analysis::Reading;
 use crate::types::{Status, TokenUsage};
 
 impl Call {
-    /// Returns true if the newest result of an analysis is what its last run would be asked about: it saw all turns as they
-    /// are now, and the last run would see them in the same order.
+    /// Returns true if the newest result of an analysis is still valid for its last run: it is based on all turns in
+    /// their present state, and the last run would show them in the same order.
     pub(super) fn stands(&self, slot: &Rolling) -> bool {
         let newest = self.log.standings.get(&*slot.analysis.name).and_then(|standing| standing.latest.as_ref());
         let saw_all = newest.is_some_and(|insight| insight.covers.revision == self.log.context.revision());

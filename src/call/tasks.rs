@@ -82,7 +82,7 @@ impl Call {
                 continue;
             }
             let Some((analysis, cause, fired_ms, news_ms)) = self.begin(no, &key) else { continue };
-            // Whoever asked for it waits for an insight that says so.
+            // The client that requested the run waits for an insight with this trigger.
             let cause = if is_final && cause != Cause::Manual { Cause::End } else { cause };
             let rev = 1 + match key.turn {
                 None => self.log.standings.get(&*key.analysis).map_or(0, |standing| standing.rev),
@@ -135,7 +135,7 @@ impl Call {
         if self.schedule.rolling(&key.analysis).is_some_and(|slot| key.turn.is_none() && slot.manual) {
             cause = Cause::Manual;
         }
-        // It need not wait for a permit of its own any more.
+        // The analysis no longer waits for a permit of its own.
         if let Some(other) = self.unstarted(&key.analysis, key.turn).filter(|other| *other != no) {
             self.tasks.out.remove(&other);
             self.effects.tasks.push(TaskEffect::Abort(other));

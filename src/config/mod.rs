@@ -195,7 +195,7 @@ impl Config {
         }
     }
 
-    /// Why nobody is named who can answer an analysis, if so.
+    /// The reason why no configured model can answer an analysis, if there is one.
     pub fn unanswerable(&self, name: &str) -> Option<String> {
         let analysis = self.analyses.get(name).filter(|analysis| !analysis.is_computed())?;
         match self.gateway.target(name, analysis.settings.route.as_deref()) {
@@ -212,7 +212,7 @@ impl Config {
         }
     }
 
-    /// The analyses that calls may run, each with what it asks; without those for which no setting decides it.
+    /// The analyses that calls may run, each with its route or model; without those for which no setting names one.
     fn asking(&self) -> Vec<(&Arc<Analysis>, String)> {
         let defaults = self.default_analyses();
         let runs = |name: &&String| self.wants(name) || defaults.contains(name);

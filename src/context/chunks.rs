@@ -120,7 +120,7 @@ impl Context {
 
     /// The first ordinal from which the turns up to `until` fit: `from` if they are within `budget`, otherwise the
     /// first ordinal from which they are within `down_to`. The newest turn with text stays if it has at most `most`
-    /// tokens: a prompt without it would say nothing of what was just said.
+    /// tokens: a prompt without it would not contain the newest speech.
     pub(super) fn fit(&self, mut from: TurnNo, until: TurnNo, budget: u64, down_to: u64, most: u64) -> TurnNo {
         let mut total = self.total(from, until);
         if total <= budget {
@@ -161,7 +161,7 @@ impl Context {
         chunks.flatten().cloned().collect()
     }
 
-    /// The speech before a turn, as it stands.
+    /// The speech before a turn, in its present state.
     pub(super) fn heard(&self, turn: TurnNo) -> Heard {
         let mut heard = Heard::default();
         let before = self.turns_of(turn.saturating_sub(HEARD_TURNS), turn);

@@ -1,8 +1,8 @@
 //! Marks in the line of a turn that show what its text does not: interruptions, overlaps, long silences, changes of
 //! language, and words that were recognised with low confidence.
 //!
-//! Knows no prompt. A mark depends on the turn and on turns before it, never on later ones, so a line that was shown stays
-//! as it is.
+//! Knows no prompt. A mark depends on the turn and on turns before it, never on later ones, so a line that was shown
+//! does not change.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use crate::types::{Turn, Word};
 
 /// Shortest silence that is marked, ms.
 const SILENCE_MS: u64 = 5_000;
-/// Shortest time that two speakers must share to be marked, ms. Speech-to-text is no more exact.
+/// Shortest time that two speakers must share to be marked, ms. Times of speech-to-text are not more exact.
 const OVERLAP_MS: u64 = 200;
 /// Longest silence that is given in seconds.
 const SECONDS: u64 = 120;
@@ -101,7 +101,7 @@ pub(super) fn doubted(turn: &Turn) -> Cow<'_, str> {
     let (mut out, mut rest) = (String::with_capacity(text.len() + 16), text);
     for word in &turn.words {
         let said = word.text.trim();
-        // A vendor's words can differ from its text: those that are not found next are passed over.
+        // A vendor's words can differ from its text: words that are not found in the rest of the text are skipped.
         let Some(at) = rest.find(said).filter(|_| !said.is_empty()) else { continue };
         let (before, after) = rest.split_at(at + said.len());
         out.push_str(before);

@@ -5,25 +5,25 @@ use serde::Serialize;
 
 use crate::base::random::Random;
 
-/// Samples that are drawn.
+/// Number of samples that are drawn.
 const SAMPLES: usize = 2_000;
-/// Any number: it makes the interval repeatable.
+/// Seed of the random samples. A fixed value makes the interval reproducible; its value has no meaning.
 const SEED: u64 = 20_250_203;
 
-/// A mean, and where it probably lies.
+/// A mean with its interval of 95 %.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
     pub mean: f64,
-    /// Lower end; `None` if there are not two values at least.
+    /// Lower end of the interval; `None` with fewer than two values.
     pub low: Option<f64>,
-    /// Upper end.
+    /// Upper end of the interval.
     pub high: Option<f64>,
     /// Number of values.
     pub n: usize,
 }
 
 impl Interval {
-    /// Of one value per call; `None` without values.
+    /// The mean and interval of one value per call; `None` without values.
     pub fn of(values: &[f64]) -> Option<Self> {
         let n = values.len();
         if n == 0 {
@@ -41,12 +41,12 @@ impl Interval {
         Some(Self { mean, low: Some(means[beyond]), high: Some(means[SAMPLES - 1 - beyond]), n })
     }
 
-    /// Of the differences between two values per call.
+    /// The mean and interval of the differences between two values per call.
     pub fn of_differences(pairs: &[(f64, f64)]) -> Option<Self> {
         Self::of(&pairs.iter().map(|(first, second)| second - first).collect::<Vec<_>>())
     }
 
-    /// Returns true if 0 is outside of it: the difference is hardly due to chance.
+    /// Returns true if 0 is outside of the interval: the difference is unlikely to be due to chance.
     pub fn excludes_zero(&self) -> bool {
         self.low.zip(self.high).is_some_and(|(low, high)| low > 0.0 || high < 0.0)
     }

@@ -1,4 +1,4 @@
-//! What people said of recorded calls: `labels.jsonl`, one object a line.
+//! People's labels of recorded calls: `labels.jsonl`, one JSON object per line.
 //!
 //! `{"kind":"turn","call_id","turn_order","sentiment","sentiment_source"}` is the sentiment of a turn, by the vendor's
 //! number of it;
@@ -21,13 +21,13 @@ pub struct Labels {
 /// The labels of one call.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct CallLabels {
-    /// Where it is from, such as the name of a collection.
+    /// Where the call is from, such as the name of a collection.
     pub source: Option<String>,
     /// The summary of the call that a person wrote.
     pub summary: Option<String>,
     /// Sentiment by the vendor's number of the turn.
     pub sentiment: HashMap<String, String>,
-    /// Who said so, if the labels name somebody: a model may have.
+    /// Who gave the sentiment, if the labels name a source: it may be a model.
     pub sentiment_source: Option<String>,
 }
 
@@ -53,7 +53,7 @@ impl Labels {
     /// Reads the text of a file.
     ///
     /// # Errors
-    /// The first line that is wrong, by its number.
+    /// The first invalid line, with its number.
     pub fn read(text: &str) -> Result<Self, String> {
         let mut labels = Self::default();
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

@@ -1,8 +1,8 @@
-//! How good the insights of calls are, in figures: of labels, of texts beside those of people, and of summaries that are
-//! made while a call goes on.
+//! Figures that measure the insights of calls: labels compared with those of people, texts compared with those of
+//! people, and summaries while a call goes on.
 //!
-//! Pure. Knows no recording, no model and no way to show a figure. `src/docs/comparing.md` says what each figure means and
-//! where it is from.
+//! Pure. Knows no recording, no model and no output. `src/docs/comparing.md` says what each figure means, and its
+//! source.
 
 pub mod interval;
 pub mod labels;

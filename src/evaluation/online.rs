@@ -1,5 +1,5 @@
-//! Figures of a summary that is made while its call goes on: how soon what was said is in it, how good it is in between,
-//! how much of it is rewritten, and how much it repeats itself.
+//! Figures of a summary that is updated during its call: how soon the summary contains what was said, its quality over
+//! time, how much of it is rewritten, and how much it repeats itself.
 //!
 //! The names are those of "Policies and Evaluation for Online Meeting Summarization" (Schneider, Turchi and Waibel, 2025,
 //! arXiv 2502.03111); normalized erasure is from Arivazhagan et al., 2020. The comments here are the definitions.
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::rouge;
 use crate::types::TurnNo;
 
-/// Parts of a call at which figures are taken, percent of its time.
+/// Points of a call's time at which figures are computed, percent.
 pub const SHARES: [u32; 4] = [25, 50, 75, 100];
 
 /// A turn that became final.
@@ -32,7 +32,7 @@ pub struct Revision {
     pub from: Option<TurnNo>,
     /// Last turn that it covers.
     pub to: Option<TurnNo>,
-    /// Its text.
+    /// Words of the summary.
     pub words: Vec<String>,
 }
 
@@ -42,23 +42,23 @@ impl Revision {
     }
 }
 
-/// Figures at one part of a call. `None` where there is nothing to take them of.
+/// Figures at one point of a call. `None` if a figure cannot be computed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Figures {
     /// Expected latency, ms: the mean time from the moment at which a word is said (its turn becomes final) to the first
     /// revision that covers it.
     pub el_ms: Option<f64>,
-    /// ROUGE-1 (F1) of the summary that stands, against the whole call's by a person.
+    /// ROUGE-1 (F1) of the current summary, compared with a person's summary of the whole call.
     pub rouge_1: Option<f64>,
-    /// ROUGE-L (F1), likewise.
+    /// ROUGE-L (F1) of the current summary, compared with the same text.
     pub rouge_l: Option<f64>,
-    /// Area under the curve of ROUGE-1 over time: the mean of what stood at each moment so far; 0 before the first
-    /// revision.
+    /// Area under the curve of ROUGE-1 over time: the mean ROUGE-1 of the summary that was current at each moment so
+    /// far; 0 before the first revision.
     pub r1_auc: Option<f64>,
-    /// Normalized erasure: words that were taken back so far, each revision compared with the one before up to the first
-    /// word that differs, for each word of the summary that stands.
+    /// Normalized erasure: number of words that were replaced so far, divided by the words of the current summary. Each
+    /// revision is compared with the one before; all words from the first difference on count as replaced.
     pub ne: Option<f64>,
-    /// Redundancy: share of the word pairs of the summary that stands which occurred in it before.
+    /// Redundancy: share of the current summary's word pairs that occur earlier in it.
     pub rf: Option<f64>,
 }
 
@@ -67,14 +67,14 @@ pub struct Figures {
 pub struct Timeline<'a> {
     said: &'a [Said],
     revisions: &'a [Revision],
-    /// ROUGE-1 and ROUGE-L of each revision, where a person wrote a summary.
+    /// ROUGE-1 and ROUGE-L of each revision; `None` without a person's summary.
     scores: Option<Vec<(f64, f64)>>,
     /// When the last turn became final.
     end_ms: u64,
 }
 
 impl<'a> Timeline<'a> {
-    /// Of turns and revisions in order of time; `reference` are the words of a person's summary.
+    /// Makes the timeline of turns and revisions, both in order of time. `reference`: the words of a person's summary.
     pub fn new(said: &'a [Said], revisions: &'a [Revision], reference: Option<&[String]>) -> Self {
         let score = |words: &[String], human: &[String]| (rouge::one(words, human), rouge::longest(words, human));
         let scores = reference
@@ -82,7 +82,7 @@ impl<'a> Timeline<'a> {
         Self { said, revisions, scores, end_ms: said.last().map_or(0, |said| said.at_ms) }
     }
 
-    /// The figures when so many percent of the call's time were over. At 100 % that is after its last revision.
+    /// The figures at this percentage of the call's time. At 100 %, the last revision counts too.
     pub fn at(&self, percent: u32) -> Figures {
         let until = self.end_ms * u64::from(percent) / 100;
         let count = match percent {
@@ -101,13 +101,14 @@ impl<'a> Timeline<'a> {
         }
     }
 
-    /// ROUGE-1 of each revision and when it was published; empty without a summary by a person.
+    /// The time of each revision and its ROUGE-1; empty without a person's summary.
     pub fn curve(&self) -> Vec<(u64, f64)> {
         let scores = self.scores.iter().flatten();
         self.revisions.iter().zip(scores).map(|(revision, (one, _))| (revision.at_ms, *one)).collect()
     }
 
-    /// Words that no revision covers wait until the last one, or until the end of the call.
+    /// Mean latency of all words up to `until`. A word that no revision covers counts as waiting until the last
+    /// revision, or until the end of the call.
     fn latency(&self, until: u64) -> Option<f64> {
         let last = self.revisions.last()?.at_ms.max(self.end_ms);
         let (mut waited, mut words) = (0.0, 0);
@@ -138,7 +139,7 @@ impl<'a> Timeline<'a> {
     }
 }
 
-/// Words of `before` that `after` does not begin with.
+/// Number of words of `before` from the first word on that differs in `after`.
 fn erased(before: &[String], after: &[String]) -> usize {
     before.len() - before.iter().zip(after).take_while(|(old, new)| old == new).count()
 }
@@ -179,7 +180,7 @@ mod tests {
         assert!(near(whole.rouge_1, 0.6) && near(whole.rouge_l, 0.6), "{whole:?}");
         // Nothing for 4 s, then 2 * 2 / (4 + 3) for 4 s.
         assert!(near(whole.r1_auc, 0.5 * 4.0 / 7.0), "{whole:?}");
-        // "is late" was taken back; the second has 7 words.
+        // "is late" was replaced; the second has 7 words.
         assert!(near(whole.ne, 2.0 / 7.0), "{whole:?}");
         // the car, car came, came back, back the, the car, car came: 4 distinct of 6.
         assert!(near(whole.rf, 1.0 - 4.0 / 6.0), "{whole:?}");

@@ -9,7 +9,7 @@ pub fn tokens(text: &str) -> Vec<String> {
     tokens.filter(|token| !token.is_empty()).map(str::to_owned).collect()
 }
 
-/// Number of words that both texts have, each as often as both have it.
+/// ROUGE-1 (F1): a word counts as often as both texts contain it.
 pub fn one(made: &[String], human: &[String]) -> f64 {
     let mut left: HashMap<&str, usize> = HashMap::new();
     for token in human {
@@ -25,7 +25,7 @@ pub fn one(made: &[String], human: &[String]) -> f64 {
     f1(common.count(), made.len(), human.len())
 }
 
-/// The longest common subsequence.
+/// ROUGE-L (F1), from the longest common subsequence of words.
 pub fn longest(made: &[String], human: &[String]) -> f64 {
     let mut row = vec![0_usize; human.len() + 1];
     for token in made {

@@ -7,20 +7,20 @@ use serde::Serialize;
 /// The labels of a sentiment.
 pub const CLASSES: [&str; 3] = ["negative", "neutral", "positive"];
 
-/// How well labels that were found match those of people.
+/// How well the labels of an analysis match those of people.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Score {
     /// Share of labels that match.
     pub accuracy: f64,
     /// Mean of `f1`.
     pub macro_f1: f64,
-    /// F1 of each of [`CLASSES`]; 0 for one that neither side has.
+    /// F1 of each of [`CLASSES`]; 0 for a class that occurs on neither side.
     pub f1: [f64; 3],
 }
 
 impl Score {
-    /// The scores of pairs, each of the right label and the label that was found; `None` without pairs. A label outside
-    /// [`CLASSES`] counts as wrong.
+    /// The scores of pairs of labels: the right one, and the one of the analysis. `None` without pairs. A label that is
+    /// not in [`CLASSES`] counts as wrong.
     pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<Self> {
         let pairs: Vec<(&str, &str)> = pairs.into_iter().collect();
         if pairs.is_empty() {

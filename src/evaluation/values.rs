@@ -1,4 +1,4 @@
-//! What can be counted in the values of insights: items that came, changed and went, quotes, the text of a summary.
+//! Counts in the values of insights: added, changed and removed items, and quotes; and the text of a summary.
 //!
 //! Knows no schema: users define their own.
 
@@ -9,17 +9,17 @@ use serde_json::Value;
 
 use crate::types::Evidence;
 
-/// Items of the lists in a value, as they differ from those of the value before.
+/// Differences between the list items of a value and those of the value before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Items {
     pub added: u64,
-    /// With other fields than before.
+    /// Items with an id that existed before and with changed fields.
     pub changed: u64,
     pub retracted: u64,
 }
 
 impl Items {
-    /// From one value to the next; from nothing to the first.
+    /// The differences between two values. For the first value, all items count as added.
     pub fn between(before: Option<&Value>, after: &Value) -> Self {
         let (mut old, mut new) = (BTreeMap::new(), BTreeMap::new());
         if let Some(before) = before {
@@ -32,7 +32,7 @@ impl Items {
         Self { added: added as u64, changed: changed as u64, retracted: retracted as u64 }
     }
 
-    /// Adds those of another step.
+    /// Adds the counts of another step.
     pub fn add(&mut self, other: Self) {
         self.added += other.added;
         self.changed += other.changed;
@@ -60,16 +60,16 @@ fn collect<'a>(value: &'a Value, path: &str, items: &mut BTreeMap<(String, Strin
     }
 }
 
-/// Quotes from the transcript.
+/// Counts of quotes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Quotes {
     pub all: u64,
-    /// Those whose words are in the turn that they name.
+    /// Quotes whose words are in the turn that they name.
     pub verified: u64,
 }
 
 impl Quotes {
-    /// Those of one insight: beside its value, and in it.
+    /// The quotes of one insight, in its value and beside it.
     pub fn of(value: &Value, evidence: &[Evidence]) -> Self {
         let mut quotes = Self::default();
         evidence.iter().for_each(|quote| quotes.count(!quote.unverified));
@@ -77,13 +77,13 @@ impl Quotes {
         quotes
     }
 
-    /// Adds those of another insight.
+    /// Adds the counts of another insight.
     pub fn add(&mut self, other: Self) {
         self.all += other.all;
         self.verified += other.verified;
     }
 
-    /// Share of verified ones; `None` without quotes.
+    /// Share of verified quotes; `None` without quotes.
     pub fn precision(self) -> Option<f64> {
         (self.all > 0).then(|| self.verified as f64 / self.all as f64)
     }

@@ -1,8 +1,9 @@
-//! What models answered to the requests of calls that are not live: kept, given again, and added up for each call.
+//! Stores models' answers to the requests of calls that are not live, answers repeated requests from the store, and
+//! adds up tokens and cost for each call.
 //!
-//! An exchange is what the schedule came back with after all retries and failovers, so that a request that is answered
-//! from a [`ExchangeStore`] costs no time and no money. Knows no file, and nothing of what an answer means: it is validated,
-//! repaired and read as if it had just come.
+//! An exchange is the result of a request after all retries and failovers. A request that is answered from an
+//! [`ExchangeStore`] costs no time and no money. Knows no file and no meaning of an answer: a stored answer is
+//! validated, repaired and read like a new one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,25 +20,25 @@ use crate::base::sync::lock;
 use crate::llm::{self, Call, ChatRequest, ChatResponse, Choice, Finish, Marks, SchemaMode, ToolCall, Usage};
 use crate::types::CallId;
 
-/// Characters of a digest: 128 bits.
+/// Length of a digest in hexadecimal digits: 128 bits.
 const DIGEST_CHARS: usize = 32;
 
-/// A request, as far as its answer depends on it.
+/// The parts of a request that determine its answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Asked {
-    /// Names the request: the beginning of a SHA-256 over the candidates and the body, in hexadecimal digits.
+    /// Identifies the request: the beginning of a SHA-256 over the candidates and the body, in hexadecimal digits.
     #[serde(skip)]
     pub digest: String,
     #[serde(skip)]
     pub call: Option<CallId>,
     pub analysis: Option<Arc<str>>,
-    /// Who is asked, as `endpoint/vendor-model`, in order of failover.
+    /// The candidates, as `endpoint/vendor-model`, in failover order.
     pub candidates: Vec<String>,
     /// The request as an OpenAI-compatible vendor would get it.
     pub body: serde_json::Value,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Exchange {
     pub outcome: Outcome,
@@ -57,7 +58,7 @@ pub struct Exchange {
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Answer(Answered),
-    /// No vendor answered, and the embedded provider is to.
+    /// No vendor answered, so the embedded provider must answer.
     Embedded,
     Error(Failed),
 }
@@ -68,7 +69,7 @@ pub struct Answered {
     pub text: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
-    /// Why it ended, in OpenAI's spelling.
+    /// Why the answer ended, in OpenAI's spelling.
     pub finish: Option<String>,
     /// Set if the model called tools in place of an answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -82,31 +83,31 @@ pub struct Answered {
 /// An error of the schedule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failed {
-    /// As on the wire.
+    /// The error code, as sent to clients.
     pub code: String,
-    /// In our own words.
+    /// The gateway's own message, without text of a vendor.
     pub message: String,
     pub temporary: bool,
 }
 
-/// Where exchanges are kept, by the digest of their request. A request that is made several times in one call has several
+/// Stores exchanges by the digest of their request. A request that is made several times in one call has several
 /// exchanges, in order.
 pub trait ExchangeStore: Send + Sync {
-    /// Those that are kept.
+    /// The stored exchanges of a request.
     ///
     /// # Errors
-    /// They cannot be read; the message names the place.
+    /// The store cannot be read; the message names the place.
     fn read(&self, digest: &str) -> Result<Vec<Exchange>, String>;
 
-    /// Keeps an exchange as the one at `position`, and returns the one that stands there: another one, if that was kept in
-    /// the meantime.
+    /// Stores an exchange at `position`, and returns the stored one. This is an earlier exchange if another request
+    /// stored one at that position in the meantime.
     ///
     /// # Errors
-    /// It cannot be written; the message names the place.
+    /// The store cannot be written; the message names the place.
     fn add(&self, asked: &Asked, position: usize, exchange: Exchange) -> Result<Exchange, String>;
 }
 
-/// What the requests of one call took.
+/// Number, tokens and cost of the requests of one call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     pub requests: u64,
@@ -116,11 +117,11 @@ pub struct Tally {
     pub input: Sum<u64>,
     pub cached: Sum<u64>,
     pub output: Sum<u64>,
-    /// Pico-dollars.
+    /// Cost, pico-dollars.
     pub cost: Sum<i64>,
 }
 
-/// A sum that is unknown once a part of it is.
+/// A sum; unknown (`None`) once one of its parts is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sum<T>(pub Option<T>);
 
@@ -140,7 +141,7 @@ impl<T: std::ops::Add<Output = T>> Sum<T> {
 #[derive(Default)]
 struct Progress {
     tally: Tally,
-    /// Time spent waiting since it was taken last.
+    /// Time spent waiting since the last [`Exchanges::take_waited`].
     waited: Duration,
     /// How often each request was made.
     made: HashMap<String, usize>,
@@ -151,28 +152,28 @@ struct Progress {
 #[derive(Default)]
 pub struct Exchanges {
     store: Option<Arc<dyn ExchangeStore>>,
-    /// No model is asked: what is not kept is a fault.
+    /// Set if no model is asked: a request without a stored answer is an error.
     replays: bool,
     calls: Mutex<HashMap<Option<CallId>, Progress>>,
 }
 
 impl Exchanges {
-    /// Every request is asked.
+    /// Sends every request, and stores nothing.
     pub fn live() -> Self {
         Self::default()
     }
 
-    /// Requests that are kept are not asked again; the others are, and are kept.
+    /// Answers requests from the store if it has them; sends the others, and stores their results.
     pub fn recording(store: Arc<dyn ExchangeStore>) -> Self {
         Self { store: Some(store), ..Self::default() }
     }
 
-    /// Nothing is asked.
+    /// Answers requests only from the store.
     pub fn replaying(store: Arc<dyn ExchangeStore>) -> Self {
         Self { store: Some(store), replays: true, ..Self::default() }
     }
 
-    /// What the requests of a call took so far, and why it cannot go on, if so.
+    /// The sums of a call's requests so far, and the error that stops the call, if there is one.
     pub fn tally(&self, call: &CallId) -> (Tally, Option<String>) {
         let calls = self.calls();
         calls
@@ -181,13 +182,13 @@ impl Exchanges {
             .unwrap_or_default()
     }
 
-    /// Time that the requests of a call have waited since this was asked last.
+    /// Time that the requests of a call spent waiting since the last call of this function.
     pub fn take_waited(&self, call: &CallId) -> Duration {
         let mut calls = self.calls();
         calls.get_mut(&Some(call.clone())).map(|progress| std::mem::take(&mut progress.waited)).unwrap_or_default()
     }
 
-    /// The request, with the place that it has among the same requests of its call.
+    /// The request, and its position among the equal requests of its call.
     pub(in crate::gateway) fn asked(
         &self,
         origin: &Origin,
@@ -201,7 +202,7 @@ impl Exchanges {
         Ok((asked, *made - 1))
     }
 
-    /// What was answered before; `None` if the models are to be asked.
+    /// The stored result of a request; `None` if the models must be asked.
     pub(in crate::gateway) fn find(&self, asked: &Asked, position: usize) -> Result<Option<Exchange>, GatewayError> {
         let Some(store) = &self.store else { return Ok(None) };
         let mut kept = store.read(&asked.digest).map_err(|message| self.fault(asked, message))?;
@@ -220,7 +221,7 @@ impl Exchanges {
         Ok(found)
     }
 
-    /// Keeps what came of a request; returns what is to be made of it.
+    /// Stores the result of a request; returns the result to use.
     pub(in crate::gateway) fn record(
         &self,
         asked: &Asked,
@@ -331,7 +332,7 @@ impl Failed {
     }
 }
 
-/// A duration as it is kept.
+/// A duration in microseconds, as it is stored.
 pub(in crate::gateway) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

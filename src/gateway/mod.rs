@@ -1,8 +1,8 @@
 //! The LLM gateway: resolves a name to a model and a model to its endpoints, and sends a request to one endpoint after
 //! the other until one answers.
 //!
-//! Five rooms, each of which knows only those before it: [`admission`], [`transport`], [`catalogue`], [`attempt`],
-//! [`schedule`]. Knows no client's protocol and no session. Callers ask with [`Gateway::complete`] and
+//! It has five parts, each of which knows only those before it: [`admission`], [`transport`], [`catalogue`],
+//! [`attempt`], [`schedule`]. Knows no client's protocol and no session. Callers ask with [`Gateway::complete`] and
 //! [`Gateway::stream`]. Reports every HTTP request that it makes to a [`Recorder`].
 
 mod admission;
@@ -85,7 +85,7 @@ impl Gateway {
         Ok(Self::build(config, metrics, Some(recorder), budget, None))
     }
 
-    /// A gateway for calls that are not live: whole answers are `exchanges`, which are recorded nowhere else.
+    /// A gateway for calls that are not live: results come from `exchanges` or are recorded there, and nowhere else.
     pub fn offline(config: Config, metrics: Metrics, budget: Budget, exchanges: Arc<Exchanges>) -> Self {
         Self::build(config, metrics, None, Some(budget), Some(exchanges))
     }

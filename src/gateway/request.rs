@@ -33,16 +33,16 @@ pub struct Fallback {
     pub overrides: JsonMap,
 }
 
-/// An analysis that a request for several asks: its answer is a member of the answer, and is judged by itself.
+/// One analysis of a request for several analyses: its answer is one member of the answer, and is validated by itself.
 #[derive(Debug, Clone)]
 pub struct Part {
     /// The analysis.
     pub analysis: Arc<str>,
     /// The name of the member.
     pub member: String,
-    /// Null is no answer.
+    /// Set if null is not a valid answer.
     pub needed: bool,
-    /// How the embedded provider answers; `None`: it cannot.
+    /// How the embedded provider answers; `None` if it cannot.
     pub local: Option<Method>,
 }
 
@@ -61,16 +61,16 @@ pub struct Request {
     pub sticky_key: String,
     /// Each candidate is asked only once.
     pub once: bool,
-    /// Inserted into the prompt, as much of it as the model has room for. The embedded provider reads it as its
+    /// Inserted into the prompt, as much of it as fits the model's context. The embedded provider reads it as its
     /// transcript.
     pub conversation: Option<Conversation>,
     /// Makes the transcript that the embedded provider reads instead of the prompt; called only if that provider is
     /// asked.
     pub transcript: Option<MakeTranscript>,
-    /// How the embedded provider answers for an analysis; `None`: it cannot. A client's request gets a plain summary.
+    /// How the embedded provider answers for an analysis; `None` if it cannot. A client's request gets a plain summary.
     pub local: Option<Method>,
-    /// The analyses that are asked, if the schema is one for several. The answer's value has then the members of these that
-    /// are right, and no others; it is an error if none is.
+    /// The analyses that are asked, if the schema is one for several. The answer's value then has only the valid
+    /// members of these; it is an error if none is valid.
     pub parts: Vec<Part>,
     /// The texts and the tools' arguments of a whole answer are repaired to be valid JSON. Has no effect on a stream.
     pub repair_json: bool,

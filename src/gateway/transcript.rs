@@ -14,7 +14,7 @@ use crate::base::tokens::{self, Fit};
 use crate::llm::{ChatRequest, Content, Message, RequestError, Role, Text};
 use crate::types::{CallId, StreamId, Transcript, Turn};
 
-/// Tokens of what stands between two turns, and of the brackets around a list.
+/// Tokens between two turns, and of the brackets around a list.
 const BETWEEN: u64 = 2;
 
 /// The `transcript` field of a request.
@@ -160,8 +160,8 @@ impl Spec {
         Ok(Self { source, window, render })
     }
 
-    /// Estimated tokens that the conversation may have at most; `None`: as many as it has. Without a window, what the
-    /// model has no room for is left out.
+    /// Maximum number of estimated tokens of the conversation; `None`: no maximum. If the request has no window, the
+    /// conversation is limited to what fits the model's context.
     fn limit(&self, fit: Fit) -> Option<u64> {
         match self.window {
             Window::All => fit.room(),
@@ -170,7 +170,7 @@ impl Spec {
         }
     }
 
-    /// Selects the turns of the window, the newest of them that have at most `limit` estimated tokens.
+    /// Selects the turns of the window: the newest ones that have at most `limit` estimated tokens.
     fn select(&self, turns: &[Arc<Turn>], limit: Option<u64>) -> Transcript {
         let spoken = turns.iter().filter(|turn| !turn.text.trim().is_empty());
         let newest = match self.window {
@@ -179,7 +179,7 @@ impl Spec {
         };
         let mut left = limit.unwrap_or(u64::MAX);
         let fits = |turn: &&Arc<Turn>| {
-            // Counted only where there is a limit: that takes a pass over the text.
+            // Counted only if there is a limit, because counting takes a pass over the text.
             let taken = limit.map_or(0, |_| tokens::estimate(&self.shown(turn)) + BETWEEN);
             let fits = taken <= left;
             left = left.saturating_sub(taken);
@@ -250,7 +250,7 @@ impl Conversation {
         2 * turns
     }
 
-    /// Selects and renders what a model takes.
+    /// Selects and renders the turns that fit a model.
     pub fn render(&self, fit: Fit) -> (Arc<Transcript>, String) {
         let limit = self.spec.limit(fit);
         if let Source::Text(text) = &self.spec.source {

@@ -120,7 +120,7 @@ impl Frame {
         members.write(self.tag, &self.text, cursor, words).map_or_else(|| self.text.clone(), Utf8Bytes::from)
     }
 
-    /// Private fields as JSON, or empty. They must never be sent as they are.
+    /// Private fields as JSON, or empty. They must never be sent to clients.
     pub fn private(&self) -> &Bytes {
         &self.record.private
     }

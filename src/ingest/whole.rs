@@ -105,8 +105,8 @@ impl Whole {
         self.frames.iter().flat_map(|(_, events)| events).any(|event| matches!(event, SttEvent::Final(_)))
     }
 
-    /// Its frames at these times, one a frame that was read, for a call that is not live. The end of the call comes with
-    /// the last one.
+    /// The frames with these times, one time for each frame that was read, for a call that is not live. The call's end
+    /// comes with the last frame.
     pub fn timed(self, times: impl IntoIterator<Item = u64>) -> VecDeque<TimedFrame> {
         let (mut times, mut at_ms) = (times.into_iter(), 0);
         let frames = self.frames.into_iter().map(|(carry, events)| {

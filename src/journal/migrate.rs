@@ -10,7 +10,7 @@
 //! 2. `directory.log` is copied under a new file header, the copy synced and renamed.
 //! 3. The logs are copied in rounds. The copies of a round are synced together, and then each replaces its log by a
 //!    rename.
-//! 4. The renames are synced. The start goes on, and writes `state` without the note.
+//! 4. The renames are synced. The start continues, and writes `state` without the note.
 //!
 //! A crash after any step leaves a folder whose migration the next start finishes: each file has one format or the
 //! other, and those of format 1 are migrated then. A full disk makes the start fail with an error, and leaves the

@@ -1,6 +1,5 @@
-//! How many tokens a request uses, estimated for any model.
-//!
-//! Knows no model: what one of them makes of the estimate is its [`Ratio`](crate::base::tokens::Ratio).
+//! Estimates the tokens that a request uses, for any model. Knows no model: a model's
+//! [`Ratio`](crate::base::tokens::Ratio) converts the estimate.
 
 use serde_json::Value;
 
@@ -9,10 +8,11 @@ use crate::base::tokens::estimate;
 
 /// Assumed tokens of an answer that its request does not limit.
 pub const ANSWER: u64 = 1_024;
-/// What the format of a chat adds to a prompt, and to each of its messages.
+/// Tokens that the chat format adds to each prompt, and to each of its messages.
 const PER_PROMPT: u64 = 11;
 const PER_MESSAGE: u64 = 4;
-/// Bytes of a part that is no text, such as an image, that count as one token: how many it takes differs by vendor.
+/// For a part that is not text, such as an image, one token is assumed for this many bytes. The real number differs by
+/// vendor.
 const BYTES_PER_TOKEN: usize = 3;
 
 /// Estimated tokens of a prompt: its messages, its tools and its schema.
@@ -36,12 +36,12 @@ pub fn prompt(request: &ChatRequest) -> u64 {
     PER_PROMPT + messages.sum::<u64>() + tools.sum::<u64>() + schema
 }
 
-/// Tokens that the answers may have: those that the request allows, else [`ANSWER`].
+/// Maximum number of tokens of the answers: what the request allows, or else [`ANSWER`].
 pub fn answer(request: &ChatRequest) -> u64 {
     request.max_tokens.unwrap_or(ANSWER).saturating_mul(u64::from(request.n.unwrap_or(1)))
 }
 
-/// Whether all of the prompt is text, of which every tokenizer makes about the same.
+/// Returns true if the whole prompt is text. Only then do all tokenizers give similar counts.
 pub fn is_text(request: &ChatRequest) -> bool {
     request.messages.iter().all(|message| match &message.content {
         Content::Parts(parts) => parts.iter().all(|part| text(part).is_some()),

@@ -27,7 +27,7 @@ pub(super) async fn read(value: Value, job: &Job, member: &Member, degraded: boo
     };
     let (analysis, rev, current) = (member.analysis.clone(), member.rev, member.current.clone());
     let (value, unchanged) = match &current {
-        // In a bundle: the newest value is still right.
+        // In a bundle, null means that the newest value is still valid.
         Some(newest) if value.is_null() && job.bundle.len() > 1 => (Analysis::answer_of(newest), true),
         _ => (value, false),
     };

@@ -1,6 +1,6 @@
 //! The request that asks the analyses of a task, and the values in its answer.
 //!
-//! Knows no gateway but the form of its requests, and reads no value.
+//! Knows nothing of the gateway except the form of its requests, and reads no value.
 
 use serde_json::Value;
 

@@ -1,8 +1,9 @@
-//! A recorded call on a virtual clock: the second driver of [`Call`], without a journal, a producer and a wait.
+//! Plays a recorded call on a virtual clock: the second driver of [`Call`], without a journal and without a producer's
+//! connection.
 //!
-//! Decides nothing, as the [actor](super::actor) does not. Its tasks go through the same code as those of live calls. Time
-//! stands still while a request is made; its answer comes on the virtual clock as late as the models took, measured or
-//! recorded. The same recording with the same answers gives the same events.
+//! Like the [actor](super::actor), it decides nothing, and its tasks go through the same code as those of live calls.
+//! The virtual clock stands still while a request is made; the answer arrives on the virtual clock after the time that
+//! the models took, measured or recorded. The same recording with the same answers gives the same events.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -22,24 +23,25 @@ use crate::protocol::Event;
 use crate::stt::Dialect;
 use crate::types::{CallId, Carry, JsonMap, StreamId, SttEvent};
 
-/// Wall time at the beginning of each call, ms since 1970: any will do, as long as it is the same.
+/// Wall time at the beginning of each call, ms since 1970. The value has no meaning, but it is fixed so that events are
+/// reproducible.
 const BEGAN_MS: i64 = 1_767_225_600_000;
 /// The only producer.
 const PRODUCER: PeerNo = 1;
-/// So often a timer may be due without time going on, before the call is given up.
+/// If timers are due this many times in a row without any progress of time, the call is given up.
 const IDLE_TIMERS: u32 = 10_000;
-/// Complaints about what the recording holds that are kept.
+/// Maximum number of errors about the recording that are kept.
 const COMPLAINTS: usize = 20;
 
-/// What is played.
+/// The input of one run.
 pub struct Script {
     pub call: CallId,
     pub dialect: &'static dyn Dialect,
     /// The recording, decoded, in order of time. The last frame ends the call.
     pub frames: VecDeque<TimedFrame>,
-    /// Analyses that run.
+    /// Analyses to run.
     pub analyses: Vec<String>,
-    /// Variants that are pinned, by route.
+    /// Pinned variants, by route.
     pub variants: BTreeMap<String, String>,
 }
 
@@ -48,7 +50,7 @@ pub struct Script {
 pub struct TimedFrame {
     /// Call time, ms.
     pub at_ms: u64,
-    /// What the decoder knows after it.
+    /// The decoder's state after the frame.
     pub carry: Arc<Carry>,
     pub events: Vec<SttEvent>,
 }
@@ -61,19 +63,19 @@ pub struct TimedEvent {
     pub event: Event,
 }
 
-/// What came of a recording.
+/// The result of playing a recording.
 #[derive(Debug, Default)]
 pub struct Played {
-    /// In order.
+    /// The events, in order.
     pub events: Vec<TimedEvent>,
-    /// What the call did not take of the recording, and why.
+    /// The parts of the recording that the call refused, and why.
     pub complaints: Vec<String>,
 }
 
-/// Plays a recording to its end: the call has completed then.
+/// Plays a recording until its call has completed.
 ///
 /// # Errors
-/// The call refuses the recording, a request cannot be answered because it is not recorded, or the call does not end.
+/// The call refuses the recording, a request has no stored answer, or the call does not end.
 ///
 /// # Cancel safety
 /// Dropping the future aborts the request in progress; nothing is left.
@@ -87,10 +89,10 @@ struct Player<'a> {
     runs: Runs,
     exchanges: &'a Exchanges,
     now_ms: u64,
-    /// Answers that have not come yet on the virtual clock, by the time at which they do.
+    /// Answers that are due later on the virtual clock, by that time.
     due: BTreeMap<(u64, TaskNo), Result<Output, Failed>>,
     connection: Option<ConnectionNo>,
-    /// Why the call cannot go on.
+    /// The error that stops the call.
     fault: Option<String>,
     over: bool,
     played: Played,
@@ -135,7 +137,7 @@ impl<'a> Player<'a> {
             if let Some(fault) = self.fault.take() {
                 return Err(fault);
             }
-            // As in the actor: what comes back, then what is said, then time.
+            // In the order of the actor: results first, then input, then time.
             let result = self.due.first_key_value().map(|((at, _), _)| *at);
             let next = frames.front().map(|frame| frame.at_ms);
             let Some(at) = [result, next, self.call.wake_at()].into_iter().flatten().min() else {
@@ -171,7 +173,7 @@ impl<'a> Player<'a> {
     fn on(&mut self, input: Input) {
         let now = self.now();
         let Effects { tells, partials, notes, counts, .. } = self.call.on(input, now);
-        // Nobody watches, and nothing is counted.
+        // There are no subscribers and no metrics.
         partials.clear();
         notes.clear();
         *counts = Counts::default();
@@ -195,14 +197,14 @@ impl<'a> Player<'a> {
         self.on(Input::Frames { frames: Box::new(frames), watched: false });
     }
 
-    /// The next answer comes.
+    /// Passes the next answer to the call.
     fn answer(&mut self) {
         if let Some(((_, task), result)) = self.due.pop_first() {
             self.on(Input::Done { task, result });
         }
     }
 
-    /// Lets the call decide, and takes what it writes, which is durable at once.
+    /// Lets the call decide, and takes its records, which count as durable at once.
     async fn settle(&mut self) {
         loop {
             self.on(Input::Settle);
@@ -256,7 +258,8 @@ impl<'a> Player<'a> {
         any
     }
 
-    /// Makes a request, as the actor does, and waits for its answer: on the real clock, while the virtual one stands still.
+    /// Makes a request as the actor does, and waits for its answer on the real clock, while the virtual clock stands
+    /// still.
     async fn ask(&mut self, task: TaskNo) {
         let permit = match self.runs.permit(task) {
             Some(permit) => permit,

@@ -211,7 +211,7 @@ impl Runs {
     }
 }
 
-/// How much of the call the prompts may hold, beside the answer and the instructions of the analyses.
+/// The limit for the call's text in a prompt, beside the answer and the instructions of the analyses.
 fn fit(arm: &Resolved, choice: &Choice<'_>, analyses: usize) -> Fit {
     let answer = match choice {
         Choice::Analysis { analysis, .. } => analysis.settings.max_output_tokens,

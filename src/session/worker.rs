@@ -68,7 +68,7 @@ async fn insights(job: &Job, due: &[Member], gateway: &Gateway, hub: &Hub) -> Re
     for (member, refused) in due.iter().zip(refused) {
         let value = match refused {
             Some(failed) => Err(failed),
-            // There is one for each analysis that was asked.
+            // There is one value for each analysis that was asked.
             None => values.next().unwrap_or(Ok(Value::Null)),
         };
         weights.push(value.as_ref().map_or(0, |value| measure::value(value) as u64));

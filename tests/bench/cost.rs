@@ -21,7 +21,8 @@ use sidetone::llm::{Before, Block, ChatRequest, Content, Layout, PromptCache, Re
 use sidetone::types::{CallId, JsonMap, StreamId, Turn};
 
 /// The analyses, with the tokens of a whole answer and of one that contains only changes. A whole summary has 8 points
-/// and 5 quotes, whole action items are 6; of a change, one point or item in two answers. Sentiment has no items.
+/// and 5 quotes, whole action items are 6; a change is one point or item in every second answer. Sentiment has no
+/// items.
 const ANALYSES: [(&str, u64, u64); 3] = [("summary", 330, 60), ("sentiment", 120, 120), ("action_items", 240, 30)];
 const LENGTHS: [u64; 4] = [50, 200, 600, 1_500];
 /// Target ratios for a floor of 1,024 tokens.
@@ -75,7 +76,7 @@ impl Talk {
         (self.state >> 33) % limit
     }
 
-    /// Mostly short turns, and some long ones: 15 words on average.
+    /// Most turns are short and some are long: 15 words on average.
     fn turn(&mut self, number: u64) -> Arc<Turn> {
         let words = match self.below(10) {
             0..3 => 1 + self.below(4),

@@ -1,8 +1,6 @@
-//! What the format of a transcript costs: tokens of the recordings as prompts show them, beside other formats, and how often
-//! each mark occurs.
-//!
-//! Tokens are the library's estimate. The recordings are those of `SIDETONE_RECORDINGS`, else `../shared/recordings`; without
-//! them nothing is measured.
+//! Measures the cost of a transcript's format: tokens of the recordings as prompts show them, beside other formats, and
+//! how often each mark occurs. Tokens are the library's estimate. The recordings are those of `SIDETONE_RECORDINGS`,
+//! else `../shared/recordings`; without them nothing is measured.
 //!
 //! `cargo bench --bench lines`
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, clippy::cast_precision_loss)]

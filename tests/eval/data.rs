@@ -9,7 +9,7 @@ use sidetone::turns::Turns;
 use sidetone::types::{StreamId, Turn};
 use sidetone::{recording, stt};
 
-/// Where a call is from.
+/// The collection that a call is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Set {
     DialogSum,

@@ -1,12 +1,12 @@
-//! The gate, on turns that a reader labelled: `gate.txt`.
+//! The gate, on turns that a person labelled: `gate.txt`.
 
 use sidetone::analysis::gate::adds_nothing;
 
 use crate::data::Call;
 
 const LABELS: &str = include_str!("gate.txt");
-/// What the gate must do on the turns that were labelled after it was made: pass over at least this share of those that
-/// change nothing, and at most this share of the others.
+/// Minimum share of the turns that change nothing and that the gate must recognise as such, and maximum share of the
+/// other turns that it may take for such. Measured on turns that were labelled after the gate was trained.
 const PASSED: f64 = 0.60;
 const MISSED: f64 = 0.02;
 
@@ -23,7 +23,7 @@ impl Counts {
     fn add(&mut self, call: &Call, first: usize, idle: &[usize]) {
         let texts: Vec<&str> = call.turns.iter().take(first).map(|turn| turn.text.as_str()).collect();
         assert_eq!(texts.len(), first, "{}: other turns than those that were labelled", call.name);
-        // A call's first turn always counts.
+        // A call's first turn always adds something.
         for at in 1..first {
             let passed = usize::from(adds_nothing(texts[at], texts[..at].iter().rev().copied()));
             if idle.contains(&at) {

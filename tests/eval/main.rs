@@ -1,8 +1,7 @@
 //! Measures the embedded provider on human labels and human summaries, compared with baselines; run by
-//! `scripts/eval-local`.
-//!
-//! Prints the figures and fails where a published baseline is not met. Skips, and says so, where the recordings are not
-//! there (`SIDETONE_RECORDINGS`, or `../shared/recordings`): they are others' data and no part of the project.
+//! `scripts/eval-local`. Prints the figures and fails if a published baseline is not reached. It is skipped, with a
+//! message, if the recordings do not exist (`SIDETONE_RECORDINGS`, or `../shared/recordings`): they belong to others
+//! and are not part of the project.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 mod baselines;

@@ -95,7 +95,8 @@ async fn items_are_changed_by_operations_and_keep_their_ids() {
     assert!(prompt.contains("i1_1") && !prompt.contains("\"quote\":\"send you the form\""), "{prompt}");
     producer.send(&turn(2, "agent", "Nothing more.")).await;
     producer.until("the third list", |frame| frame["insight"]["covers"]["to"] == 2).await;
-    // It was said earlier: the last run sees the turns in another order, so it is made in any case.
+    // The turn was spoken earlier than the one before it: the last run shows the turns in another order, so a model is
+    // asked again.
     let mut early = turn(3, "customer", "Nothing more, thanks.");
     (early["start_ms"], early["end_ms"]) = (json!(10), json!(20));
     producer.send(&early).await;
@@ -194,7 +195,8 @@ async fn figures_come_without_a_model_and_whatever_becomes_of_one() {
     assert_eq!(completed["missing"]["summary"], "timeout", "{completed}");
     let call = daemon.get_json("/v1/calls/c1").await;
     assert_eq!(call["insights"]["stats"]["status"], "final", "{call}");
-    // By the turns, by the correction, by hand (which may come before the correction's own run), and at the end.
+    // Runs: by new turns, by the correction, by the manual request (which may come before the correction's own run),
+    // and at the end.
     let revs = completed["final"]["stats"].as_u64().expect("a revision");
     assert!((3..=4).contains(&revs) && call["insights"]["stats"]["rev"] == revs, "{completed} {call}");
     assert!(mock.asked().iter().all(|asked| asked.schema_name() == "summary"), "nobody is asked for figures");

@@ -1,4 +1,4 @@
-//! Bundles from outside: several analyses in one request, separate insights, and a bill that adds up.
+//! Bundles as clients see them: several analyses in one request, separate insights, and a bill that adds up.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn pico(usd: &Json) -> i64 {
     (usd.as_f64().expect("a cost") * 1e12).round() as i64
 }
 
-/// The least answer to each member of a bundle's schema, with some members put in.
+/// The smallest valid value for each member of a bundle's schema, except that `members` have the given values.
 fn answer(asked: &Asked, members: &[(&str, Json)]) -> String {
     let schema = &asked.body["response_format"]["json_schema"]["schema"];
     let mut answer = minimal(schema, schema);
@@ -31,7 +31,8 @@ async fn insight_of(client: &mut Client, analysis: &str, to: u64) -> Json {
 async fn analyses_of_a_route_are_one_request_with_separate_insights_and_one_bill() {
     let _machine = shared().await;
     let mock = MockLlm::start().await;
-    // The second answer breaks the part of one analysis, also in its repair, and leaves another as it is.
+    // In the second answer, the part of one analysis is invalid, also after the repair, and the value of another
+    // analysis is unchanged.
     mock.script(|asked| {
         let members = match asked.number {
             2 => vec![("sentiment", json!("fine")), ("summary", Json::Null)],
@@ -62,7 +63,7 @@ async fn analyses_of_a_route_are_one_request_with_separate_insights_and_one_bill
     assert_eq!(first.schema_name(), "answers");
     assert_eq!(first.body["response_format"]["json_schema"]["schema"]["required"], json!(names));
 
-    // One of them breaks its part: it fails alone.
+    // One analysis has an invalid part: only this analysis fails.
     client.send(&turn(1, "customer", "My card was stolen.")).await;
     insight_of(&mut client, "action_items", 1).await;
     let summary = insight_of(&mut client, "summary", 1).await;
@@ -74,7 +75,7 @@ async fn analyses_of_a_route_are_one_request_with_separate_insights_and_one_bill
     let schema = |asked: &Asked| asked.body["response_format"].clone();
     assert_eq!(schema(&asked[1]), schema(&asked[0]), "the schema stays the same");
 
-    // It is asked again and succeeds. Then the call ends, and nobody is asked.
+    // The analysis is asked again and succeeds. Then the call ends, and no model is asked.
     insight_of(&mut client, "sentiment", 1).await;
     let before = mock.count();
     client.send(&json!({"type":"end","scope":"call"})).await;
@@ -89,7 +90,8 @@ async fn analyses_of_a_route_are_one_request_with_separate_insights_and_one_bill
         assert_eq!(completed["final"][name], last["rev"]);
     }
 
-    // What the insights cost is the bill: one row a request, divided among the analyses in the sums.
+    // The costs of the insights add up to the bill: the ledger has one row per request, and its sums are divided among
+    // the analyses.
     let rows = ledger::settled(&daemon.dir, usize::try_from(before).expect("few"), |_| true).await;
     let billed: i64 = rows.iter().filter_map(|row| row.cost_pico).sum();
     assert_eq!(rows.len() as u64, before, "one row for each request");

@@ -1,4 +1,4 @@
-//! `sidetone compare` and `sidetone eval` over the bundled call: answers that are recorded once give the same report again,
+//! `sidetone compare` and `sidetone eval` with the bundled call: from recorded answers, the same report is made again
 //! without a model.
 
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::support::llm::{MockLlm, Step, minimal_answer};
 use crate::support::{Json, json, shared};
 
 const CALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo/call.jsonl");
-/// The key of the endpoint.
+/// The endpoint's API key.
 const KEY: &str = "sk-comparing-5f1c";
 
 fn text(bytes: &[u8]) -> String {
@@ -27,7 +27,7 @@ fn files(folder: &Path) -> Vec<String> {
 async fn recorded_answers_give_the_same_report_without_a_model() {
     let _machine = shared().await;
     let mock = MockLlm::start().await;
-    // The first answer breaks its schema and is repaired.
+    // The first answer is not valid under its schema and is repaired.
     mock.script(|asked| match asked.number {
         1 => Step::Say("no JSON".to_owned(), Duration::from_millis(5)),
         _ => Step::Say(minimal_answer(asked), Duration::from_millis(5)),
@@ -88,7 +88,7 @@ async fn recorded_answers_give_the_same_report_without_a_model() {
     let runs = &report["calls"][0]["runs"];
     let requests = |name: &str| runs[name]["figures"]["requests"].as_u64().expect("a number");
     assert!(requests("often") > requests("rarely"), "{runs}");
-    // What both ask with the same words is asked once.
+    // A request that both variants make with the same words is sent only once.
     assert!(requests("often") + requests("rarely") >= asked, "{asked}");
     // A million input tokens cost a dollar, a million output tokens two.
     let figure = |name: &str| runs["often"]["figures"][name].as_u64().expect(name);
@@ -96,7 +96,7 @@ async fn recorded_answers_give_the_same_report_without_a_model() {
     let timeline = runs["often"]["timeline"].as_array().expect("a timeline");
     assert!(timeline.iter().all(|entry| entry["insight"]["latency_ms"]["model"].as_u64() >= Some(5)), "{timeline:?}");
 
-    // No file has the key, and one that is missing is named.
+    // No file contains the API key, and the error about a missing file names it.
     let kept = files(Path::new(&answers));
     assert!(kept.iter().all(|file| !std::fs::read_to_string(file).expect("a file").contains(KEY)), "{kept:?}");
     let first: Json = serde_json::from_str(&std::fs::read_to_string(&kept[0]).expect("a file")).expect("JSON");

@@ -191,7 +191,7 @@ async fn an_insight_covers_what_its_prompt_held() {
         check_call(&daemon, &recording.name, recording).await;
         check_final_summary(&daemon, &recording.name).await;
         let events = daemon.events(&recording.name).await;
-        // A result that still stands at the end is published again without a request.
+        // A result that is still valid at the end is published again without a request.
         let asked = |event: &&Json| event["insight"]["provenance"]["attempts"] != 0;
         for event in events.iter().filter(|event| event["type"] == "insight.updated").filter(asked) {
             check_coverage(&mock, &event["insight"], &events);

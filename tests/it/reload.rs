@@ -8,7 +8,7 @@ use crate::support::llm::MockLlm;
 use crate::support::vendor::{Dialect, Step, Tokens, Vendor, reply};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
 
-/// Begins its answers, and ends them when it is let go.
+/// A vendor that begins its answers at once, and ends each of them when the test allows it.
 async fn held(go: watch::Receiver<usize>) -> Vendor {
     Vendor::start(Dialect::OpenAi, move |asked| {
         let waits = Step::Until(go.clone(), 1);

@@ -1,5 +1,5 @@
-//! Two users and one folder: one runs the daemon, the other is root or a stranger. Files that a command leaves must
-//! belong to the daemon's user. Needs root and `setpriv`; skipped with a message otherwise.
+//! Two users and one folder: one runs the daemon, the other is root or a user without rights. Files that a command
+//! leaves must belong to the daemon's user. Needs root and `setpriv`; skipped with a message otherwise.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};

@@ -1,5 +1,5 @@
-//! An HTTP server scripted down at the socket: what each request gets is a list of bytes, waits and endings, so that it can
-//! cut, reset, stall, drip and lie as no HTTP server would.
+//! An HTTP server scripted down at the socket: what each request gets is a list of bytes, waits and endings, so that it
+//! can cut, reset, stall or slow down a response, or send a wrong one, as no HTTP server would.
 //!
 //! Knows no vendor and nothing of the daemon. The gateway's own tests use it too, by its path.
 
@@ -17,7 +17,7 @@ pub enum Step {
     Write(Vec<u8>),
     /// Waits for this long.
     Wait(Duration),
-    /// Nothing until the number is at least this.
+    /// Sends nothing until the number is at least this.
     Until(watch::Receiver<usize>, usize),
     /// Sends these bytes again and again at this interval, until the client disconnects.
     Forever(Vec<u8>, Duration),
@@ -70,7 +70,7 @@ async fn play(writer: &mut OwnedWriteHalf, steps: Vec<Step>) -> Then {
         match step {
             Step::Write(bytes) => write(writer, &bytes).await,
             Step::Wait(time) => tokio::time::sleep(time).await,
-            // Where nobody can raise the number any more, the rest comes at once.
+            // If the number can no longer rise, the rest is sent at once.
             Step::Until(mut number, least) => drop(number.wait_for(|number| *number >= least).await),
             Step::Forever(bytes, apart) => loop {
                 write(writer, &bytes).await;

@@ -1,6 +1,6 @@
 //! A vendor of LLM answers, scripted down at the socket. It speaks three dialects.
 //!
-//! Counts what it was asked; knows nothing of the gateway.
+//! Keeps the requests that it received. Knows nothing of the gateway.
 
 mod dialect;
 

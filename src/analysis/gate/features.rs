@@ -1,4 +1,5 @@
-//! What the gate sees of a turn. `tests/eval/train/gate.py` computes the same for training.
+//! The features of a turn from which the gate decides. `tests/eval/train/gate.py` computes the same features for
+//! training.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -17,8 +18,9 @@ static ACTING_SET: LazyLock<Set> = LazyLock::new(|| ACTING.split_whitespace().co
 static COURTESY_WORDS: LazyLock<Vec<Vec<&'static str>>> =
     LazyLock::new(|| COURTESY.iter().map(|phrase| phrase.split(' ').collect()).collect());
 
-/// The features of a turn behind others, the newest of which comes first and is there. `None`: behind those that make it
-/// most likely that the turn adds nothing, because they said all of it, and asked nothing.
+/// The features of a turn. `before`: the texts of the turns before it, the newest first, at least one. `None`: the
+/// features for those earlier turns with which it is most likely that the turn adds nothing: they contain all of its
+/// content, and they ask nothing.
 pub(super) fn of(text: &str, before: Option<&[&str]>) -> [f32; COUNT] {
     let spoken: Vec<String> = words::plain(text).collect();
     let polite = courteous(&spoken);
@@ -28,7 +30,7 @@ pub(super) fn of(text: &str, before: Option<&[&str]>) -> [f32; COUNT] {
     let assents = marked().filter(|(word, polite)| !polite && is_assent(word)).count();
     let stems = words::content(&own.join(" "));
     let digits: Vec<&str> = own.iter().copied().filter(|word| words::is_number(word)).collect();
-    // Most short turns have nothing that could have been said before.
+    // Most short turns have neither content words nor numbers, so nothing in them can be a repetition.
     let (mut said, mut repeated) = (stems.len(), digits.len());
     if let Some(before) = before.filter(|_| !stems.is_empty() || !digits.is_empty()) {
         let known: HashSet<String> = before.iter().flat_map(|earlier| words::content(earlier)).collect();
@@ -57,7 +59,7 @@ pub(super) fn of(text: &str, before: Option<&[&str]>) -> [f32; COUNT] {
     ]
 }
 
-/// Which of the words belong to courtesies.
+/// For each word: true if it belongs to a courtesy.
 fn courteous(spoken: &[String]) -> Vec<bool> {
     let mut marked = vec![false; spoken.len()];
     for phrase in COURTESY_WORDS.iter() {
@@ -70,7 +72,7 @@ fn courteous(spoken: &[String]) -> Vec<bool> {
     marked
 }
 
-/// Whether a turn asks something that the call is about: the next turn answers it, however short.
+/// Returns true if a turn asks about the subject of the call. The next turn then answers it, however short it is.
 fn asks(text: &str) -> bool {
     let said = || format!(" {} ", words::plain(text).collect::<Vec<_>>().join(" "));
     words::is_question(text.trim()) && {

@@ -1,17 +1,17 @@
-//! Words and phrases by which the gate knows what a turn does. English.
+//! English words and phrases by which the gate classifies a turn.
 
-/// Words that take up what was said and add nothing.
+/// Words that acknowledge what was said and add nothing.
 pub(super) static ASSENT: &str = "uh-huh uhhuh uh huh mm-hmm mm hmm mhm hm mmm m oh ah ooh aw wow okay ok kay yeah yes yep \
     yup ye right alright all sure fine good great cool nice perfect lovely brilliant sweet exactly absolutely definitely \
     indeed true understood so well and but um uhm er erm you know i see guess mean got it of course fair enough makes sense \
     that's the a to too then there now";
-/// Words that deny or hold back: an answer with one of them is news.
+/// Words of denial: an answer with one of them adds something.
 pub(super) static DENIAL: &str = "no not never nope none nothing nobody neither don't can't cannot won't didn't doesn't isn't \
     wasn't aren't haven't hasn't couldn't wouldn't shouldn't unable refuse without";
-/// Words by which something is asked for, promised or reported as done.
+/// Words of requests, promises and reports of completed work.
 pub(super) static ACTING: &str = "i'll we'll will please need want must should could can cancel send sent call change fix pay \
     paid refund done let's agree decided promise stop start leave buy give take let try";
-/// Courtesies, which are said in every conversation.
+/// Courtesies, which occur in every conversation.
 pub(super) static COURTESY: &[&str] = &[
     "thank you",
     "thanks",
@@ -87,5 +87,5 @@ pub(super) static COURTESY: &[&str] = &[
     "can you repeat that please",
     "say that again",
 ];
-/// Questions of courtesy: what answers them is none of the call's matter.
+/// Questions of courtesy: an answer to one of them says nothing about the subject of the call.
 pub(super) static CLOSING: &[&str] = &["anything else", "how are you", "repeat that", "say that again", "you there"];

@@ -2,7 +2,7 @@ use super::*;
 use crate::analysis::folder::Folder;
 use crate::analysis::settings::{Given, Settings};
 
-/// Whether the last of the turns adds nothing to those before.
+/// Returns true if the last turn adds nothing to those before it.
 fn passed(turns: &[&str]) -> bool {
     let (last, before) = turns.split_last().expect("a turn");
     adds_nothing(last, before.iter().rev().copied())

@@ -1,6 +1,6 @@
 //! Weights of the gate, written by `scripts/train-local`.
 
-/// One for each feature, in their order.
+/// One weight for each feature, in the order of the features.
 pub(super) const WEIGHTS: [f32; 12] = [
     // words
     -4.5178, // new_words
@@ -16,5 +16,5 @@ pub(super) const WEIGHTS: [f32; 12] = [
     -1.8487, // bare
     -1.3168,
 ];
-/// A turn whose weighted sum is above this is passed over.
+/// A turn whose weighted sum of features is above this adds nothing.
 pub(super) const CUT: f32 = -1.6087;

@@ -41,7 +41,7 @@ pub(in crate::call) struct Bench {
     pub(in crate::call) entry: Option<Entry>,
     /// For each stream: the number of its connection, and the frames sent so far.
     connections: BTreeMap<String, (u64, u64)>,
-    /// Tasks that are out, and what they are about.
+    /// Running tasks, and the snapshots that they are about.
     running: BTreeMap<TaskNo, Snapshot>,
 }
 
@@ -229,7 +229,7 @@ impl Bench {
         self.settle();
     }
 
-    /// Time passes, and the call is woken when it wants to be.
+    /// Lets time pass, and passes a timer input to the call whenever one is due.
     pub(in crate::call) fn pass(&mut self, ms: u64) {
         let until = self.now_ms + ms;
         let mut tries = 0;
@@ -296,7 +296,7 @@ impl Bench {
         }
     }
 
-    /// The task that is out comes back with a value that quotes these turns.
+    /// The running task returns a value that quotes these turns.
     pub(in crate::call) fn answer(&mut self, quoted: &[TurnNo]) {
         let (task, snapshot) = self.running.pop_first().expect("a task");
         let quote = |turn: &TurnNo| {

@@ -28,7 +28,7 @@ pub(super) struct Checks {
     compared: Vec<[Arc<Turn>; 2]>,
     /// How often each final word occurs in durable turns.
     words: HashMap<u32, u32>,
-    /// Words that stand there more than once.
+    /// Words that occur there more than once.
     doubled: BTreeSet<u32>,
     /// Words of each durable turn.
     by_turn: BTreeMap<TurnNo, Vec<u32>>,
@@ -84,8 +84,8 @@ impl Checks {
         }
     }
 
-    /// With nothing left to hand out, what the call knows is what its records say. Turns and insights are never changed in
-    /// place: those that were the same are not read again as long as they stand there.
+    /// Once all records were passed to the journal, the call's state must equal the state that its records give. Turns
+    /// and insights are never changed in place, so those that were compared before are not compared again.
     pub(super) fn knows(&mut self, call: &Log) {
         same_beside_turns_and_insights(call, &self.handed);
         assert_eq!(call.turns.len(), self.handed.turns.len());
@@ -113,7 +113,7 @@ impl Checks {
         }
     }
 
-    /// They are durable.
+    /// The passed records are durable.
     pub(super) fn committed(&mut self, stored: &[Stored]) {
         let flight = std::mem::take(&mut self.flight);
         assert_eq!(flight.len(), stored.len());
@@ -208,7 +208,7 @@ impl Checks {
         assert!(insight.covers.turns > 0, "covers nothing");
     }
 
-    /// Nobody was asked: it is the newest result once more, which saw all turns, as the last word.
+    /// No model was asked: the insight is the newest result once more, which is based on all turns, as the final one.
     fn same_again(&self, insight: &Insight) {
         let newest = self.durable.standings.get(&insight.analysis).and_then(|standing| standing.latest.as_ref());
         let newest = newest.expect("a result before it");
@@ -298,8 +298,8 @@ impl Checks {
         }
     }
 
-    /// The daemon died: what was not durable is read back, or not. Pacing begins again. Gives the log that the call is
-    /// rebuilt from.
+    /// The daemon was killed: records that were not durable may be read back or not. The minimum waits between failures
+    /// start over. Returns the log from which the call is rebuilt.
     pub(super) fn restarted(&mut self, read: &[Stored]) -> Log {
         let durable = usize::try_from(self.durable.head()).expect("few");
         assert!(read.len() >= durable, "durable records are lost");

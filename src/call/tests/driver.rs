@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// What the task does after each input: it starts tasks, then appends as long as commits are immediate.
+    /// What the session's task does after each input: it starts tasks, then appends as long as commits are immediate.
     pub(super) fn settle(&mut self) {
         self.settle_and_append();
         self.note_ends();
@@ -182,7 +182,7 @@ impl World {
             match effect {
                 TaskEffect::Want(task) => {
                     let call = self.call.as_ref().expect("a call in memory");
-                    // A task that was requested and given up in one step, because the call ended at once.
+                    // The task was requested and aborted in the same step, because the call ended at once.
                     let Some(target) = call.tasks.out.get(&task).map(|out| out.target.clone()) else { continue };
                     if let Target::Insights(keys) = &target {
                         let key = &keys[0];
@@ -296,7 +296,8 @@ impl World {
                 continue;
             }
             if self.rev(&key.analysis) == rev {
-                // Rejected, because a turn that it covers was revised: the analysis waits as after a failure.
+                // The result was rejected, because a turn that it covers was revised: the analysis waits as after a
+                // failure.
                 self.checks.failed(key, self.now_ms);
                 continue;
             }

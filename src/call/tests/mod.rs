@@ -26,7 +26,7 @@ use self::world::World;
 
 const SEEDS: u64 = 10_000;
 const STEPS: u64 = 200;
-/// At most this many failing seeds are named.
+/// Maximum number of failing seeds in the message.
 const MOST_BROKEN: usize = 20;
 
 fn number(name: &str, otherwise: u64) -> u64 {

@@ -52,7 +52,7 @@ impl Producer {
         Self { stream, naming, script, question, attaching, connections, last_base: 0, acked: 0, over: false }
     }
 
-    /// The daemon died, and all sockets with it.
+    /// The daemon was killed, so all sockets are closed.
     pub(super) fn cut_off(&mut self) {
         self.attaching = None;
         self.connections.clear();

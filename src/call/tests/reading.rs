@@ -1,19 +1,19 @@
-//! Records read back. What the same bytes say at the same place never changes, so each record is decoded once, however
-//! often the daemon comes back to it: decoding was most of what a run cost.
+//! Reads records back. The same bytes at the same position always have the same meaning, so each record is decoded only
+//! once, however often the daemon reads it: otherwise decoding would take most of the time of a run.
 
 use bytes::Bytes;
 
 use crate::call::record::{Decoded, decode};
 use crate::types::Seq;
 
-/// Records by position, and what each says.
+/// Records and their decoded content, by position.
 #[derive(Default)]
 pub(super) struct Reading {
     known: Vec<(Bytes, Bytes, Decoded)>,
 }
 
 impl Reading {
-    /// What the record at `seq` says. Those before it were read already.
+    /// The decoded record at `seq`. All records before it have been read already.
     pub(super) fn read(&mut self, seq: Seq, frame: &Bytes, private: &Bytes) -> Decoded {
         let index = usize::try_from(seq - 1).expect("few");
         match self.known.get(index) {
@@ -22,7 +22,7 @@ impl Reading {
             }
             _ => {
                 let decoded = decode(seq, frame, private).expect("a record reads back");
-                // Another record stood here before a crash took it.
+                // The record that was here before was lost in a crash.
                 self.known.truncate(index);
                 assert_eq!(self.known.len(), index, "records are read in their order");
                 self.known.push((frame.clone(), private.clone(), decoded.clone()));

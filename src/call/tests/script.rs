@@ -47,7 +47,7 @@ pub(super) enum Frame {
     Meta(u64),
     Unknown,
     VendorError,
-    /// What the vendor's voice detection says: that somebody begins to speak, or that nobody does.
+    /// The vendor's voice detection: somebody begins to speak (true), or nobody speaks (false).
     Voice(bool),
     End(EndScope),
 }

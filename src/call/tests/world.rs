@@ -25,7 +25,7 @@ pub(super) struct Knobs {
     pub(super) append_fails: u64,
     pub(super) resends: u64,
     pub(super) local: bool,
-    /// Analyses are asked together where they may be.
+    /// Set if analyses are asked together where that is possible.
     pub(super) bundles: bool,
     pub(super) crashes: u64,
     pub(super) stops: u64,
@@ -226,7 +226,7 @@ impl World {
         self.settle();
     }
 
-    /// The process dies.
+    /// The process is killed.
     pub(super) fn crash(&mut self) {
         let flight = self.flight.take();
         self.disk.crash(flight.as_ref().map(|flight| &flight.batch), &mut self.random);
@@ -235,7 +235,7 @@ impl World {
         self.load(overdue);
     }
 
-    /// No producer is connected any more, and no model is asked.
+    /// All producers disconnect, and no model is asked any more.
     pub(super) fn leave(&mut self) {
         self.call = None;
         self.models.abort_all();

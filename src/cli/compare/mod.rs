@@ -1,6 +1,5 @@
-//! `sidetone compare`: recordings through several configurations on a virtual clock, side by side.
-//!
-//! Knows no daemon: models are asked by the daemon's own code, in this process.
+//! `sidetone compare`: plays recordings with several configurations on a virtual clock, and compares the results. Knows
+//! no daemon: it asks models with the daemon's code, in its own process.
 
 mod html;
 mod report;
@@ -16,7 +15,7 @@ use super::meter::Meter;
 use super::trial::{self, AnswerArgs, Variant, shown, shown_difference};
 use super::{client, name_list, out, table};
 
-/// Most variants of one comparison: more columns than that nobody reads.
+/// Maximum number of variants: a table with more columns is hard to read.
 const MAX_VARIANTS: usize = 6;
 
 /// Options of `sidetone compare`.
@@ -63,7 +62,7 @@ pub(crate) struct CompareArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// A variant or a recording cannot be used, a request is not recorded, or the report cannot be written.
+/// A variant or a recording cannot be used, a request has no stored answer, or the report cannot be written.
 pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
     for (index, (name, _)) in args.variants.iter().enumerate() {
         if args.variants[..index].iter().any(|(other, _)| other == name) {
@@ -107,7 +106,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A header, then one line a figure: the mean of a call for each variant, and what is more than with the first one.
+/// A header, then one line per figure: the mean per call for each variant, and the difference from the first one.
 fn lines(report: &Report) -> Vec<Vec<String>> {
     let mut head = vec![String::new()];
     for (index, info) in report.variants.iter().enumerate() {

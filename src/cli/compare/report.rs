@@ -1,6 +1,6 @@
-//! What a comparison found: each variant's run of each call with its figures, and the figures over all calls.
+//! The result of a comparison: each variant's run of each call with its figures, and the figures over all calls.
 //!
-//! Knows no file and no markup: JSON, the page and the table on the terminal are made of it.
+//! Knows no file and no markup: JSON, the page and the table on the terminal are made from it.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::gateway::price;
 /// The version of the JSON form.
 const VERSION: u32 = 1;
 
-/// The whole of it. The first variant is what the others are compared with.
+/// The whole report. The other variants are compared with the first one.
 pub(super) struct Report {
     pub(super) variants: Vec<Info>,
     pub(super) calls: Vec<CallReport>,
@@ -33,9 +33,9 @@ pub(super) struct CallReport {
     pub(super) title: Option<String>,
     pub(super) length_ms: u64,
     pub(super) turns: usize,
-    /// What a person wrote of it.
+    /// The summary that a person wrote.
     pub(super) reference: Option<String>,
-    /// In the order of the variants.
+    /// The runs, in the order of the variants.
     pub(super) runs: Vec<Run>,
 }
 
@@ -48,20 +48,21 @@ pub(super) struct Run {
 /// A figure over all calls.
 pub(super) struct Total {
     pub(super) metric: &'static Metric,
-    /// In the order of the variants.
+    /// The figures, in the order of the variants.
     pub(super) columns: Vec<Column>,
 }
 
 /// A figure of one variant.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Column {
-    /// Over all calls; `None` where it means nothing or is unknown for a call.
+    /// The sum over all calls; `None` if a sum has no meaning, or if the value of a call is unknown.
     pub(super) sum: Option<f64>,
-    /// A call.
+    /// The mean per call.
     pub(super) mean: Option<Interval>,
-    /// What is more than with the first variant, a call.
+    /// The mean difference from the first variant, per call.
     pub(super) difference: Option<Interval>,
-    /// Better than with the first variant, or worse; `None` if that may be chance, or is neither.
+    /// True if the figure is better than that of the first variant, false if it is worse; `None` if the difference may
+    /// be due to chance, or is neither good nor bad.
     pub(super) better: Option<bool>,
 }
 
@@ -96,7 +97,7 @@ impl Report {
         Self { variants: variants.iter().map(info).collect(), calls, totals }
     }
 
-    /// Figures that say something: not those that no variant has, or that are 0 with all of them.
+    /// The figures to show: without those that no variant has, and without those that are 0 for all variants.
     pub(super) fn telling(&self) -> impl Iterator<Item = &Total> {
         self.totals.iter().filter(|total| {
             let unknown = |column: &Column| column.mean.is_none() && total.metric.adds_up;
@@ -151,7 +152,7 @@ impl Report {
     }
 }
 
-/// All insights of a call in order of time, with what each cost and changed.
+/// All insights of a call in order of time, with the cost of each and its changes.
 fn timeline(call: &Call) -> Vec<Value> {
     let mut entries: Vec<(u64, Value)> = Vec::new();
     for insights in call.insights.values() {
@@ -184,7 +185,7 @@ impl Total {
     }
 }
 
-/// A number as JSON: whole where it is whole.
+/// A number as JSON, without a fraction if it is an integer.
 fn number(value: f64) -> Value {
     if value.fract() != 0.0 || value.abs() >= 9e15 {
         return json!(value);

@@ -1,4 +1,4 @@
-//! Reports over recordings that the embedded provider answers.
+//! Reports about recordings for which the embedded provider answers.
 
 use serde_json::Value;
 

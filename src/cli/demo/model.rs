@@ -56,7 +56,8 @@ impl Need {
             let runs = runs(analysis, turns, recording.duration().as_millis());
             let output = tokens::answer(&request);
             need.requests += runs;
-            // A model may count half as many tokens again as are estimated: the gateway learns that, and keeps to the cap.
+            // A model may count up to half as many tokens more than estimated. The gateway learns the real ratio and
+            // keeps the spending limit.
             need.input += runs * (tokens::prompt(&request) * 3 / 2);
             need.output += runs * output;
         }

@@ -1,6 +1,5 @@
-//! Figures of calls against their labels, for each set of calls, at parts of their time.
-//!
-//! Knows no output but its lines.
+//! Compares calls with their labels: figures for each set of calls, at several points of the calls' time. Knows no
+//! output except its lines.
 
 use std::collections::BTreeMap;
 
@@ -13,23 +12,23 @@ use crate::evaluation::online::{self, SHARES};
 use crate::evaluation::score::Score;
 use crate::evaluation::values::Quotes;
 
-/// Judged by summaries of people.
+/// The analysis that is compared with people's summaries.
 pub(super) const SUMMARY: &str = "summary";
-/// Judged by labels of turns.
+/// The analysis that is compared with labels of turns.
 pub(super) const SENTIMENT: &str = "sentiment_turn";
-/// The group of calls whose labels do not say where they are from.
+/// Name of the group of calls whose labels name no source.
 const NO_SOURCE: &str = "calls";
-/// The group of all calls.
+/// Name of the group of all calls.
 const ALL: &str = "all";
 
-/// Analyses that the labels of a call can judge.
+/// The analyses that can be compared with the labels of a call.
 pub(super) fn judged(labels: &CallLabels) -> Vec<String> {
     let summary = labels.summary.as_ref().map(|_| SUMMARY);
     let sentiment = (!labels.sentiment.is_empty()).then_some(SENTIMENT);
     summary.into_iter().chain(sentiment).map(str::to_owned).collect()
 }
 
-/// A figure of summaries.
+/// A figure about summaries.
 struct Of {
     name: &'static str,
     title: &'static str,
@@ -46,7 +45,7 @@ const FIGURES: [Of; 6] = [
     Of { name: "rf", title: "RF", unit: Unit::Score, of: |figures| figures.rf },
 ];
 
-/// Calls of one set.
+/// The calls of one set.
 pub(super) struct Group {
     name: String,
     calls: Vec<Measured>,
@@ -56,7 +55,7 @@ pub(super) struct Group {
 #[derive(Clone)]
 struct Measured {
     figures: Figures,
-    /// At each of [`SHARES`]; `None` without a summary by a person.
+    /// The figures of the summary at each of [`SHARES`]; `None` without a summary by a person.
     summary: Option<[online::Figures; SHARES.len()]>,
     turns: Vec<Turn>,
     sentiment_source: Option<String>,
@@ -65,10 +64,10 @@ struct Measured {
 /// A turn with a label.
 #[derive(Clone)]
 struct Turn {
-    /// Percent of the call's time that were over when the turn became final.
+    /// When the turn became final, as a percentage of the call's time.
     percent: f64,
     gold: String,
-    /// Empty without an insight.
+    /// The label that the analysis gave; empty if there is no insight.
     found: String,
 }
 
@@ -93,7 +92,7 @@ impl Measured {
     }
 }
 
-/// The turn and the label of an insight.
+/// The turn of an insight, and the label that the insight gives to it.
 fn label(shown: &Shown) -> Option<(u64, &str)> {
     Some((shown.insight.turn?, shown.insight.value.get("label")?.as_str()?))
 }
@@ -133,14 +132,14 @@ impl Group {
         self.calls.iter().flat_map(|call| &call.turns)
     }
 
-    /// Who labelled the turns, if all of them are from one who is named.
+    /// Who labelled the turns, if all labels have the same named source.
     fn sentiment_source(&self) -> Option<&str> {
         let mut sources = self.calls.iter().filter(|call| !call.turns.is_empty()).map(|call| &call.sentiment_source);
         let first = sources.next()?.as_deref()?;
         sources.all(|source| source.as_deref() == Some(first)).then_some(first)
     }
 
-    /// Of the turns that were final by then.
+    /// The score of the turns that were final at this percentage of the call's time.
     fn score(&self, percent: u32) -> Option<Score> {
         let by_then = self.turns().filter(|turn| turn.percent <= f64::from(percent));
         Score::of(by_then.map(|turn| (turn.gold.as_str(), turn.found.as_str())))
@@ -161,7 +160,7 @@ impl Group {
         quotes
     }
 
-    /// A header, then one line a figure.
+    /// A header, then one line per figure.
     pub(super) fn lines(&self) -> Vec<Vec<String>> {
         let mut lines = vec![std::iter::once(String::new()).chain(SHARES.map(|share| format!("{share} %"))).collect()];
         let mut add = |title: &str, cells: Vec<Option<String>>| {

@@ -1,6 +1,5 @@
-//! `sidetone eval`: how good insights are on recordings with labels, while the calls go on.
-//!
-//! Knows no daemon: like `sidetone compare`, it runs the calls itself, on a virtual clock.
+//! `sidetone eval`: measures insights on recordings with labels, at several points of each call. Knows no daemon: like
+//! `sidetone compare`, it runs the calls in its own process, on a virtual clock.
 
 mod measure;
 
@@ -30,19 +29,19 @@ The folder has recordings, and labels.jsonl with what people said of them:
 Each call runs what its labels can judge: summary, sentiment_turn. It is played on its own time, without waiting, so that
 figures at 25, 50 and 75 % are those of the insights that stood by then. `sidetone help comparing` explains every figure.")]
 pub(crate) struct EvalArgs {
-    /// Recordings with their labels.jsonl
+    /// Folder with recordings and labels.jsonl
     #[arg(value_name = "DIR", value_parser = super::absolute())]
     folder: PathBuf,
     /// The configuration; without it, the embedded provider answers
     #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
     config: Option<PathBuf>,
-    /// A route, ROUTE:VARIANT, a model or endpoint/vendor-model that is asked in place of what the configuration says
+    /// Ask this route, ROUTE:VARIANT, model or endpoint/vendor-model instead of the one that the configuration names
     #[arg(long, value_name = "ROUTE")]
     route: Option<String>,
-    /// The labels; default: labels.jsonl in the folder
+    /// File with the labels; default: labels.jsonl in the folder
     #[arg(long, value_name = "FILE", value_parser = super::absolute())]
     labels: Option<PathBuf>,
-    /// Figures as JSON
+    /// Print the figures as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -52,7 +51,7 @@ pub(crate) struct EvalArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// There are no labels, a recording cannot be played, or a request is not recorded.
+/// There are no labels, a recording cannot be played, or a request has no stored answer.
 pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let paths = [args.folder.clone()];
     let Some(labels) = trial::labels(args.labels.as_deref(), &paths)? else {

@@ -1,4 +1,4 @@
-//! Figures of recordings that the embedded provider answers.
+//! Figures of recordings for which the embedded provider answers.
 
 use serde_json::json;
 

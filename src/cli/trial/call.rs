@@ -1,4 +1,4 @@
-//! A recording that was played: its turns, and its insights by analysis, in order of time.
+//! The result of playing a recording: its turns, and its insights by analysis, in order of time.
 //!
 //! Knows no configuration.
 
@@ -11,18 +11,18 @@ use crate::protocol::Event;
 use crate::recording::Recording;
 use crate::types::{CallId, Insight, InsightFailure, Turn, TurnNo};
 
-/// A call that is over.
+/// A played call.
 pub(crate) struct Call {
     pub(crate) id: String,
     pub(crate) title: Option<String>,
     /// The recording's length, ms.
     pub(crate) length_ms: u64,
-    /// When each turn became final, and the turn as it stands in the end.
+    /// When each turn became final, and the turn in its last state.
     pub(crate) turns: BTreeMap<TurnNo, (u64, Turn)>,
-    /// By analysis.
+    /// The insights by analysis, in order of time.
     pub(crate) insights: BTreeMap<String, Vec<Shown>>,
     pub(crate) failures: Vec<(u64, InsightFailure)>,
-    /// What its requests took.
+    /// Tokens, cost and time of the call's requests.
     pub(crate) tally: Tally,
 }
 
@@ -62,7 +62,7 @@ impl Call {
         this
     }
 
-    /// Turns that say something, with the time at which they became final.
+    /// Turns with text, each with the time at which it became final.
     pub(crate) fn spoken(&self) -> impl Iterator<Item = (u64, &Turn)> {
         self.turns.values().map(|(at_ms, turn)| (*at_ms, turn)).filter(|(_, turn)| !turn.text.trim().is_empty())
     }

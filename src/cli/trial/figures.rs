@@ -1,4 +1,4 @@
-//! The figures of a call that was played, and the list of those that are compared.
+//! The figures of a played call, and the list of those that are compared. Knows no output.
 //!
 //! Knows no output.
 
@@ -14,35 +14,35 @@ const SUMMARY: &str = "summary";
 /// Endpoint of insights that no model made: they take no time.
 const COMPUTED: &str = "computed";
 
-/// Of one call. Money is in pico-dollars; what is unknown is `None`, never 0.
+/// The figures of one call. Money is in pico-dollars. An unknown value is `None`, never 0.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Figures {
-    /// Requests to models; a repair is one more.
+    /// Number of requests to models; each repair of an answer counts as one more.
     pub(crate) requests: u64,
-    /// HTTP calls made for them.
+    /// Number of HTTP calls made for these requests.
     pub(crate) attempts: u64,
     pub(crate) input: Option<u64>,
-    /// Of `input`, read from a vendor's cache.
+    /// The part of `input` that vendors read from their prompt caches.
     pub(crate) cached: Option<u64>,
     pub(crate) cached_share: Option<f64>,
     pub(crate) output: Option<u64>,
     pub(crate) cost_pico: Option<i64>,
     pub(crate) insights: u64,
     pub(crate) failed: u64,
-    /// From the newest turn that an insight covers to the insight; median, and 95th percentile.
+    /// Time from the newest turn that an insight covers to the insight: the median here, the 95th percentile below.
     pub(crate) latency_ms_p50: Option<u64>,
     pub(crate) latency_ms_p95: Option<u64>,
-    /// Turns that came while an insight was made, in the mean.
+    /// Mean number of turns that arrived while an insight was computed.
     pub(crate) behind_turns: Option<f64>,
     pub(crate) items: Items,
     pub(crate) quotes: Quotes,
     pub(crate) evidence_precision: Option<f64>,
-    /// Of the summary, at the call's end.
+    /// Figures of the summary at the call's end.
     pub(crate) summary: online::Figures,
 }
 
 impl Figures {
-    /// `reference`: what a person wrote of the call.
+    /// Computes the figures of a call. `reference`: the summary that a person wrote.
     pub(crate) fn of(call: &Call, reference: Option<&str>) -> Self {
         let tally = &call.tally;
         let (input, cached) = (tally.input.0, tally.cached.0);
@@ -81,7 +81,7 @@ impl Figures {
     }
 }
 
-/// Takes figures of the summaries that a call had over its time.
+/// Computes `take` on the summaries of a call over its time.
 pub(crate) fn with_summary<T>(call: &Call, reference: Option<&str>, take: impl FnOnce(&Timeline<'_>) -> T) -> T {
     let words = |text: &str| text.split_whitespace().count() as u64;
     let said = call.spoken().map(|(at_ms, turn)| Said { at_ms, turn: turn.turn, words: words(&turn.text) });
@@ -96,13 +96,13 @@ pub(crate) fn with_summary<T>(call: &Call, reference: Option<&str>, take: impl F
     take(&Timeline::new(&said, &revisions, reference.as_deref()))
 }
 
-/// The value below which so many percent of sorted values lie (nearest rank).
+/// The percentile of sorted values, by nearest rank.
 fn percentile(sorted: &[u64], percent: usize) -> Option<u64> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.checked_sub(1)?).copied()
 }
 
-/// What a figure is counted in.
+/// The unit of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     Count,
@@ -112,24 +112,24 @@ pub(crate) enum Unit {
     Pico,
 }
 
-/// A figure that variants are compared by.
+/// A figure by which variants are compared.
 pub(crate) struct Metric {
     /// The name in JSON.
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
-    /// What it is, in a sentence.
+    /// The meaning of the figure, in one sentence.
     pub(crate) meaning: &'static str,
     pub(crate) unit: Unit,
-    /// Whether more of it is better; `None` if it is neither good nor bad.
+    /// True if a higher value is better, false if a lower one is; `None` if neither is.
     pub(crate) more_is_better: Option<bool>,
-    /// Whether the sum over all calls means something.
+    /// True if the sum over all calls has a meaning.
     pub(crate) adds_up: bool,
     pub(crate) of: fn(&Figures) -> Option<f64>,
 }
 
 macro_rules! metrics {
     ($($name:literal, $title:literal, $unit:ident, $better:expr, $adds_up:literal, $of:expr, $meaning:literal;)+) => {
-        /// All of them, in the order in which they are shown.
+        /// All figures, in the order in which they are shown.
         pub(crate) static METRICS: &[Metric] = &[$(Metric {
             name: $name,
             title: $title,

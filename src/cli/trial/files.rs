@@ -1,7 +1,8 @@
-//! A folder of models' answers: a JSON file for each request, named by its digest. `src/docs/comparing.md` has the form.
+//! A folder of models' answers: one JSON file for each request, named by the request's digest. `src/docs/comparing.md`
+//! describes the form.
 //!
-//! Knows no request: it is written for people, and never read back. No file has a key, for a request has none before it is
-//! sent.
+//! Does not interpret a request: a file contains it only for people. No file contains an API key, because keys are
+//! added when a request is sent.
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -33,10 +34,11 @@ struct File<'a> {
 }
 
 impl Files {
-    /// A folder to write into, which only this user can read: the requests have what was said.
+    /// Opens a folder for writing, and creates it if necessary. Only this user can read it, because the requests
+    /// contain text of calls.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The folder cannot be created.
     pub(super) fn create(folder: &Path) -> Result<Self> {
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -46,10 +48,10 @@ impl Files {
         Self::open(folder)
     }
 
-    /// A folder that is there.
+    /// Opens an existing folder.
     ///
     /// # Errors
-    /// It is not.
+    /// The folder does not exist.
     pub(super) fn open(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
             bail!("{} is no folder; --record-llm makes one", folder.display());
@@ -61,7 +63,7 @@ impl Files {
         self.folder.join(format!("{digest}.json"))
     }
 
-    /// Writes a file beside, and puts it in place whole.
+    /// Writes a temporary file and renames it, so that a reader never sees an incomplete file.
     fn write(&self, path: &Path, file: &File<'_>) -> io::Result<()> {
         let mut text = serde_json::to_string_pretty(file)?;
         text.push('\n');

@@ -1,6 +1,6 @@
-//! Recordings that are played on a virtual clock: what `sidetone compare` and `sidetone eval` have in common.
+//! Plays recordings on a virtual clock: the common part of `sidetone compare` and `sidetone eval`.
 //!
-//! Knows no daemon, and no way to show what comes of them but single figures.
+//! Knows no daemon, and no output except the text of single figures.
 
 mod call;
 mod figures;
@@ -31,24 +31,24 @@ use self::files::Files;
 pub(crate) use self::show::{shown, shown_difference};
 pub(crate) use self::variant::{Variant, parse_variant};
 
-/// The name of the file with labels, beside recordings.
+/// Name of the file with labels, in the folder of the recordings.
 pub(crate) const LABELS: &str = "labels.jsonl";
 
 /// Where models' answers come from.
 #[derive(Debug, Args)]
 pub(crate) struct AnswerArgs {
-    /// ExchangeStore models' answers in this folder; those that it has are not asked for again
+    /// Store models' answers in this folder; a request whose answer is there already is not sent
     #[arg(long, value_name = "DIR", conflicts_with = "replay_llm", value_parser = super::absolute())]
     record_llm: Option<PathBuf>,
-    /// Take models' answers from this folder, and ask nobody
+    /// Take models' answers from this folder, and send no request
     #[arg(long, value_name = "DIR", value_parser = super::absolute())]
     replay_llm: Option<PathBuf>,
-    /// Calls at a time
+    /// Number of calls to play at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     concurrency: u16,
 }
 
-/// The answers of a command, opened.
+/// The source of models' answers for one command.
 pub(crate) struct Answers {
     store: Option<Arc<dyn ExchangeStore>>,
     replays: bool,
@@ -59,7 +59,7 @@ impl AnswerArgs {
     /// Opens the folder.
     ///
     /// # Errors
-    /// It cannot be made, or there is none to replay from.
+    /// The folder cannot be created, or it does not exist and answers are to be taken from it.
     pub(crate) fn open(&self) -> Result<Answers> {
         let (folder, replays) = match (&self.record_llm, &self.replay_llm) {
             (Some(folder), _) => (Some(Files::create(folder)?), false),
@@ -72,7 +72,7 @@ impl AnswerArgs {
 }
 
 impl Answers {
-    /// Those of one configuration.
+    /// The exchanges of one configuration with its models.
     pub(crate) fn exchanges(&self) -> Exchanges {
         match &self.store {
             None => Exchanges::live(),
@@ -82,15 +82,15 @@ impl Answers {
     }
 }
 
-/// A recording.
+/// A recording to play.
 pub(crate) struct Source {
     pub(crate) call: CallId,
     pub(crate) recording: Recording,
-    /// Analyses that run; `None`: those of the variant.
+    /// Analyses to run; `None`: those of the variant.
     pub(crate) analyses: Option<Vec<String>>,
 }
 
-/// Finds the recordings among files and folders; what is left out is said on stderr.
+/// Finds the recordings among files and folders; what is left out is reported on stderr.
 ///
 /// # Errors
 /// A path or a recording cannot be read, or there is no recording.
@@ -134,10 +134,10 @@ pub(crate) fn labels(file: Option<&Path>, paths: &[PathBuf]) -> Result<Option<La
 }
 
 impl Variant {
-    /// Plays all recordings, some at a time; the result is in their order.
+    /// Plays all recordings, several at once. The results are in the order of the recordings.
     ///
     /// # Errors
-    /// The first recording that cannot be played, or request that is not recorded.
+    /// The first recording that cannot be played, or the first request that has no stored answer.
     ///
     /// # Cancel safety
     /// Dropping the future aborts the requests in progress.

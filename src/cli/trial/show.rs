@@ -1,4 +1,4 @@
-//! Figures as people read them. Knows no page and no table.
+//! Formats figures for people. Knows no page and no table.
 
 use super::figures::Unit;
 
@@ -13,7 +13,7 @@ pub(crate) fn shown(value: f64, unit: Unit) -> String {
         Unit::Score => format!("{value:.3}"),
         Unit::Ms if value.abs() >= 10_000.0 => format!("{:.1} s", value / 1_000.0),
         Unit::Ms => format!("{} ms", thousands(value.round())),
-        // Down to a hundredth of a cent, and further for less than a cent.
+        // To a hundredth of a cent; more digits for amounts below a cent.
         Unit::Pico if value == 0.0 => "$0".to_owned(),
         Unit::Pico if value.abs() >= 1e10 => format!("{}${:.4}", sign(value), value.abs() / 1e12),
         Unit::Pico => format!("{}${:.6}", sign(value), value.abs() / 1e12),
@@ -23,7 +23,7 @@ pub(crate) fn shown(value: f64, unit: Unit) -> String {
 /// A difference for people: with its sign.
 pub(crate) fn shown_difference(value: f64, unit: Unit) -> String {
     let text = match unit {
-        // Without a sign of what is rounded to nothing.
+        // A difference that is rounded to zero has no sign.
         Unit::Share => format!("{:.1} points", (value * 1_000.0).round() / 10.0 + 0.0),
         _ => shown(value, unit),
     };
@@ -34,7 +34,7 @@ fn sign(value: f64) -> &'static str {
     if value < 0.0 { "-" } else { "" }
 }
 
-/// A whole number with its thousands apart.
+/// An integer with separated thousands.
 fn thousands(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut out = String::new();

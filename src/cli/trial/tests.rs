@@ -1,4 +1,4 @@
-//! Recordings for tests, and what a configuration makes of them.
+//! Recordings for tests, and the results of playing them.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ struct Args {
     answers: AnswerArgs,
 }
 
-/// Answers that are asked for and not kept.
+/// Answers that come from models and are not stored.
 pub(crate) fn live() -> Answers {
     Args::parse_from(["x"]).answers.open().expect("answers")
 }
@@ -39,7 +39,7 @@ pub(crate) fn all(folder: &Path) -> Vec<Source> {
     sources(&[folder.to_owned()]).expect("recordings")
 }
 
-/// What the embedded provider makes of recordings.
+/// Plays recordings for which the embedded provider answers.
 pub(crate) async fn played(sources: &[Source], analyses: &[&str]) -> (Variant, Vec<Call>) {
     let analyses: Vec<String> = analyses.iter().map(|name| (*name).to_owned()).collect();
     let answers = live();

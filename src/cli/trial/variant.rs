@@ -1,4 +1,4 @@
-//! What recordings are played with: a configuration, or a route of one in place of what its analyses ask.
+//! A variant: a configuration with which recordings are played, or a route that replaces those of a configuration.
 //!
 //! Knows no recording.
 
@@ -12,16 +12,16 @@ use crate::app::offline::Offline;
 use crate::cli::settings;
 use crate::config::Config;
 
-/// Longest name: a column is headed by it.
+/// Longest name of a variant, characters: it is the heading of a column.
 const MAX_NAME_CHARS: usize = 24;
 
-/// A configuration that is tried.
+/// A configuration with which recordings are played.
 pub(crate) struct Variant {
     pub(crate) name: String,
-    /// What it is, for people.
+    /// A description of the variant, for people.
     pub(crate) what: String,
     pub(crate) offline: Offline,
-    /// Analyses that it runs.
+    /// Analyses that the variant runs.
     pub(crate) analyses: Vec<String>,
     /// Variants of routes that are pinned.
     pub(crate) pins: BTreeMap<String, String>,
@@ -41,8 +41,8 @@ pub(crate) fn parse_variant(text: &str) -> Result<(String, String), String> {
 }
 
 impl Variant {
-    /// Opens a variant: `what` is a configuration file, or a name that is asked in place of what the analyses of `config`
-    /// ask. `analyses` run, or those of the configuration.
+    /// Opens a variant. `what` is the path of a configuration file, or a name that replaces the routes of all analyses
+    /// of `config`. The variant runs `analyses`; if there are none, those of the configuration.
     ///
     /// # Errors
     /// There is no such file or name, or an analysis cannot be asked of it.
@@ -67,7 +67,7 @@ impl Variant {
         Self::checked(name, what.to_owned(), &config, analyses, pins, answers)
     }
 
-    /// A configuration as it is.
+    /// A variant that uses a configuration unchanged.
     ///
     /// # Errors
     /// It has problems, or an analysis cannot be asked.
@@ -100,7 +100,8 @@ impl Variant {
     }
 }
 
-/// The route or model, and the variant behind a colon. A name with a colon in it comes first: vendors have such names.
+/// Splits `what` into a route or model and, after a colon, a variant. A whole name that contains a colon takes
+/// precedence, because vendors' model names can contain one.
 fn route_of<'a>(config: &Config, what: &'a str) -> Result<(&'a str, Option<&'a str>), String> {
     let known = config.gateway.target("", Some(what));
     if known.is_ok() {
@@ -114,13 +115,13 @@ fn route_of<'a>(config: &Config, what: &'a str) -> Result<(&'a str, Option<&'a s
     }
 }
 
-/// Why an analysis cannot be asked with this configuration, if so.
+/// The reason why an analysis cannot be asked with this configuration, if there is one.
 fn fault(config: &Config, name: &str, pins: &BTreeMap<String, String>) -> Option<String> {
     let Some(analysis) = config.analyses.get(name) else { return Some(config.analyses.unknown(name)) };
     if analysis.is_computed() {
         return None;
     }
-    // Where nobody is named, the embedded provider answers if it can.
+    // If no model is named, the embedded provider answers, if it can.
     let named = analysis.settings.route.is_some() || analysis.settings.local.is_none();
     if let Some(message) = config.unanswerable(name).filter(|_| named) {
         return Some(message);

@@ -343,7 +343,8 @@ fn marks_go_on_from_part_to_part_and_a_correction_changes_no_line_that_was_shown
     context.upsert(&said(1, "B", (3_000, 5_000)));
     let first = prompt(&context.snapshot(&mut window));
     assert_eq!(first, "[0] A (0:00): words\n[1] B (0:03, interrupts): words\n");
-    // Nobody interrupted anybody, as it turns out: the corrected turn has a new line, and what was shown stays.
+    // After the correction there is no interruption: the corrected turn has a new line, and the lines that were shown
+    // do not change.
     context.upsert(&said(0, "B", (0, 4_000)));
     context.upsert(&said(2, "A", (12_000, 13_000)));
     let second = context.snapshot(&mut window);

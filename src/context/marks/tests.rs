@@ -41,7 +41,7 @@ fn times_of_turns_mark_silence_interruption_and_overlap() {
         (turn("B", "Uh-huh.", (4_000, 4_600)), ", overlaps"),
         (turn("B", "Uh-huh.", (9_900, 12_000)), ""),
         (turn("A", "And so.", (9_000, 12_000)), ""),
-        // Without times of its own, its place says nothing.
+        // Without times of its own, the position of a turn does not show an overlap.
         (turn("B", "Yes.", (60_000, 60_000)), ""),
     ] {
         assert_eq!(marks(&[first(), next.clone()]), expected, "{next:?}");

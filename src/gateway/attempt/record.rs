@@ -37,7 +37,7 @@ pub(in crate::gateway) struct AttemptRecord {
     pub(in crate::gateway) why: Why,
     /// How the attempt uses the vendor's prompt cache.
     pub(in crate::gateway) planned: Option<Planned>,
-    /// Estimated tokens of its prompt, where the vendor's count is to be learned from.
+    /// Estimated tokens of the prompt, if the vendor's count is used to correct the estimates.
     pub(in crate::gateway) estimated: Option<u64>,
     streamed: bool,
     /// Number of implausible token counts in the newest usage.
@@ -120,7 +120,7 @@ impl AttemptRecord {
         });
     }
 
-    /// Sets how much of the attempt is whose, in the order of the analyses that it asks.
+    /// Sets the share of the attempt that belongs to each analysis that it asks, in their order.
     pub(in crate::gateway) fn weigh(&mut self, weights: &[u64]) {
         self.edit(|done| {
             for ((_, weight), new) in done.shares.iter_mut().zip(weights) {

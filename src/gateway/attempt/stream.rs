@@ -169,7 +169,7 @@ impl AttemptStream {
         self.waited += now.elapsed();
         match came {
             Ok(came) => self.took(came).await,
-            // Everything was said; only the end of the body is missing.
+            // The answer is complete; only the end of the body is missing.
             Err(_) if self.decoding.complete() => self.finish().await,
             Err(_) => {
                 let mut failure = Failure::timeout("no further token", self.between);

@@ -1,5 +1,5 @@
 //! Adapts a request to a model's capabilities before the model is asked. A missing capability is replaced if that does
-//! not change the answer; otherwise the candidate is passed over, with the reason. Nothing is left out silently.
+//! not change the answer; otherwise the candidate is skipped, with the reason. Nothing is left out silently.
 //!
 //! JSON schemas are not checked here, because every model can be made to follow one (see
 //! `EndpointModel::schema_modes`).

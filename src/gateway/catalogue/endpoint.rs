@@ -120,13 +120,13 @@ impl EndpointModel {
         self.token_ratio.current()
     }
 
-    /// Estimated tokens of a prompt that is about to be sent, if [`EndpointModel::learn_tokens`] is to be told what the
-    /// vendor counted.
+    /// Estimated tokens of a prompt that is about to be sent, if the vendor's count is to be passed to
+    /// [`EndpointModel::learn_tokens`].
     pub(in crate::gateway) fn sample_tokens(&self, request: &ChatRequest) -> Option<u64> {
         self.token_ratio.sample(request)
     }
 
-    /// Takes up how many tokens the vendor counted in a prompt, beside how many were estimated.
+    /// Corrects the model's token ratio: the vendor counted `reported` tokens in a prompt with `estimated` tokens.
     pub(in crate::gateway) fn learn_tokens(&self, estimated: u64, reported: u64) {
         self.token_ratio.learn(estimated, reported);
     }

@@ -1,5 +1,4 @@
-//! Remembers which prefixes of the daemon's own prompts a model's prompt cache has, and whether the cache found them.
-//!
+//! Remembers which prefixes of the daemon's own prompts are in a model's prompt cache, and whether the cache was hit.
 //! Knows no vendor's format of a mark, and of a prompt only the length of its prefix.
 
 use std::collections::HashMap;

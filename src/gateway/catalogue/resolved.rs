@@ -54,8 +54,8 @@ impl Resolved {
         lengths.min()
     }
 
-    /// How much of a conversation a prompt may hold, beside an answer of at most `answer` tokens (`None`: not limited) and
-    /// a rest of the prompt of `rest` estimated tokens.
+    /// The limit for a conversation in a prompt. The model's context also holds the answer, of at most `answer` tokens
+    /// (`None`: not limited), and the rest of the prompt, of `rest` estimated tokens.
     pub fn fit(&self, answer: Option<u64>, rest: u64) -> Fit {
         let ratios = self.candidates.iter().filter_map(|candidate| match candidate {
             Candidate::Local => None,
@@ -65,7 +65,8 @@ impl Resolved {
         let room = self.context_length().map(|context| {
             let answer = answer.unwrap_or(tokens::ANSWER.min(context / 4));
             let left = context.saturating_sub(answer.saturating_add(ratio.apply(rest)));
-            // A quarter is left free: the next text may be denser than those that the ratio was learned from.
+            // A quarter is left free: the next text may have more tokens for its length than the texts from which the
+            // ratio was learned.
             left / 4 * 3
         });
         Fit::new(ratio, room)

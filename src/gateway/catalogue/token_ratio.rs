@@ -1,4 +1,4 @@
-//! How a model counts tokens, learned from what its vendor reports of its prompts.
+//! Learns how a model counts tokens, from the counts that its vendor reports for prompts.
 //!
 //! Knows no request's outcome: the caller reports the answers that count.
 
@@ -7,16 +7,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::base::tokens::Ratio;
 use crate::llm::{ChatRequest, tokens};
 
-/// The first prompts are all learned from.
+/// The first prompts of a model; the ratio is learned from all of them.
 const FIRST: u32 = 16;
-/// Then one of so many: estimating a prompt takes a pass over its text.
+/// After the first prompts, the ratio is learned from one prompt in this many, because an estimate takes a pass over
+/// the prompt's text.
 const EVERY: u32 = 16;
 
-/// Learned by one model.
+/// The token ratio of one model.
 #[derive(Debug)]
 pub(super) struct TokenRatio {
     per_mille: AtomicU32,
-    /// Prompts that could be learned from so far; wraps.
+    /// Number of prompts so far from which the ratio could be learned; wraps.
     prompts: AtomicU32,
 }
 
@@ -31,7 +32,7 @@ impl TokenRatio {
         Ratio::from_per_mille(self.per_mille.load(Ordering::Relaxed))
     }
 
-    /// Estimated tokens of a prompt that is about to be sent, if it is to be learned from.
+    /// Estimated tokens of a prompt that is about to be sent, if the ratio is to be learned from it.
     pub(super) fn sample(&self, request: &ChatRequest) -> Option<u64> {
         if !tokens::is_text(request) {
             return None;
@@ -40,7 +41,7 @@ impl TokenRatio {
         (number < FIRST || number.is_multiple_of(EVERY)).then(|| tokens::prompt(request))
     }
 
-    /// The vendor counted `reported` tokens in a prompt of which `estimated` were estimated.
+    /// Corrects the ratio: the vendor counted `reported` tokens in a prompt with `estimated` tokens.
     pub(super) fn learn(&self, estimated: u64, reported: u64) {
         let after = |per_mille| Some(Ratio::from_per_mille(per_mille).after(estimated, reported).per_mille());
         // The update always gives a value.

@@ -163,7 +163,7 @@ fn mismatch(run: &mut Run<'_>) -> GatewayError {
         .with_waited(run.waited)
 }
 
-/// Asks; where calls are not live, what was answered before is given again.
+/// Asks the model. If calls are not live, the answer may come from the stored exchanges.
 async fn ask(run: &mut Run<'_>, request: &mut Request, cost: &mut Cost) -> Result<Response, GatewayError> {
     let shared = run.shared;
     match &shared.exchanges {
@@ -172,7 +172,7 @@ async fn ask(run: &mut Run<'_>, request: &mut Request, cost: &mut Cost) -> Resul
     }
 }
 
-/// Makes the same of an answer that has just come and of one that was kept.
+/// Answers a request from the stored exchanges, or asks and stores the result. Both give the same response.
 async fn exchange(
     exchanges: &Exchanges,
     run: &mut Run<'_>,

@@ -1,8 +1,8 @@
 //! What follows after a candidate failed or could not be asked: when it may be asked again, if at all, and which error
 //! the caller gets once no candidate is left.
 //!
-//! The only place that moves on to another candidate after a failure and that words the final error. Does not know
-//! which candidate is asked next, nor when an attempt counts as failed.
+//! Only this module moves on to another candidate after a failure, and makes the final error. Does not know which
+//! candidate is asked next, nor when an attempt counts as failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +82,7 @@ impl Run<'_> {
             why,
             message: failure.message.clone(),
         });
-        // A candidate that could not be asked says less than one that failed, and does not replace an earlier failure.
+        // The failure of a candidate that could not be asked does not replace the failure of one that was asked.
         if failure.code != Code::Unsupported || self.last.is_none() {
             self.last = Some(failure);
         }

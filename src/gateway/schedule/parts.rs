@@ -1,8 +1,8 @@
-//! Answers to several analyses: an object with a member for each. Each member is judged by itself, so that one that is
-//! wrong costs no other.
+//! Answers to several analyses: an object with a member for each. Each member is validated by itself, so that an
+//! invalid one does not affect the others.
 //!
-//! Knows no value of an analysis. The schema of such an answer allows null in place of any member: one of them is right if
-//! the schema holds with null in place of all others.
+//! Knows no value of an analysis. The schema of such an answer allows null in place of any member: a member is valid if
+//! an answer with this member and null in place of all others is valid.
 
 use serde_json::Value;
 
@@ -14,17 +14,17 @@ use crate::llm::schema::{Validator, Verdict};
 use crate::llm::{ResponseFormat, schema};
 use crate::types::JsonMap;
 
-/// The members of an answer that are wanted, and those that came.
+/// The members that an answer must have, and the valid ones that arrived.
 pub(super) struct Parts {
     wanted: Vec<Part>,
-    /// An answer of nothing but null.
+    /// An answer whose members are all null.
     blank: JsonMap,
-    /// In the order of `wanted`.
+    /// The valid values, in the order of `wanted`.
     right: Vec<Option<Value>>,
 }
 
 impl Parts {
-    /// Those of a request; none if its answer is one value.
+    /// The parts of a request; none if its answer is a single value.
     pub(super) fn of(request: &Request) -> Self {
         let members = match &request.chat.response_format {
             Some(ResponseFormat::JsonSchema { schema, .. }) => schema.get("properties").and_then(Value::as_object),
@@ -34,18 +34,19 @@ impl Parts {
         Self { wanted: request.parts.clone(), blank, right: vec![None; request.parts.len()] }
     }
 
-    /// The answer is one value.
+    /// Returns true if the answer is a single value.
     pub(super) fn is_empty(&self) -> bool {
         self.wanted.is_empty()
     }
 
-    /// Takes the members of an answer that are right, unless they came before. Valid: none is wanting any more.
+    /// Takes the valid members of an answer, except those that arrived before. The verdict is valid once no member is
+    /// missing.
     ///
     /// # Errors
     /// `too_complex` if the check is over a limit.
     ///
     /// # Cancel safety
-    /// Safe: a member that was taken stays.
+    /// Safe: members that were taken are kept.
     pub(super) async fn judge(
         &mut self,
         validators: &Validators,
@@ -89,7 +90,7 @@ impl Parts {
         Ok((text, verdict))
     }
 
-    /// The members that came, as one object; `None` if there is none.
+    /// The members that arrived, as one object; `None` if there is none.
     pub(super) fn taken(&self) -> Option<(String, Value)> {
         let members = self.wanted.iter().zip(&self.right);
         let taken: JsonMap = members.filter_map(|(part, right)| Some((part.member.clone(), right.clone()?))).collect();
@@ -97,7 +98,7 @@ impl Parts {
         Some((value.to_string(), value))
     }
 
-    /// What the model is told after an answer that was not valid: only what is wrong is asked again.
+    /// The message to the model after an invalid answer: it asks only for the invalid members again.
     pub(super) fn repair_request(&self, errors: &str) -> String {
         let mut said = schema::repair_request(errors);
         let members = self.wanted.iter().zip(&self.right);
@@ -112,7 +113,8 @@ impl Parts {
     }
 }
 
-/// How much of an answer each part is, by the length of its member. All are alike if the answer has none of them.
+/// The share of each part in an answer, by the length of its member. All shares are equal if the answer has none of the
+/// members.
 pub(super) fn weights(parts: &[Part], text: &str) -> Vec<u64> {
     let object = text.find('{').zip(text.rfind('}')).and_then(|(first, last)| text.get(first..=last));
     let answer: JsonMap = object.and_then(|object| serde_json::from_str(object).ok()).unwrap_or_default();

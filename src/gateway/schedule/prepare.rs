@@ -44,11 +44,11 @@ pub(super) fn deadline(request: &Request) -> Instant {
     Instant::now() + request.deadline.map_or(total, |deadline| deadline.min(total))
 }
 
-/// Inserts the conversation into the prompt, as much of it as the model has room for, and gives it to the embedded
+/// Inserts the conversation into the prompt, as much of it as fits the model's context, and gives it to the embedded
 /// provider.
 pub(super) fn insert_conversation(request: &mut Request) {
     let Some(conversation) = &request.conversation else { return };
-    // What the conversation is inserted between takes some tokens too.
+    // The text around the conversation takes some tokens too.
     let rest = tokens::prompt(&request.chat).saturating_add(MARGIN);
     let (turns, text) = conversation.render(request.resolved.fit(request.chat.max_tokens, rest));
     transcript::insert(&mut request.chat, &text);

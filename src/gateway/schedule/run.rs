@@ -27,8 +27,8 @@ pub(super) struct Run<'a> {
     pub(super) shared: &'a Shared,
     pub(super) resolved: &'a Resolved,
     pub(super) origin: Origin,
-    /// The analyses that are asked, if the schema is one for several; each has as much of an attempt as the others, until
-    /// it answers.
+    /// The analyses that are asked, if the schema is one for several, each with its share of an attempt. All shares are
+    /// equal until the answer is known.
     pub(super) shares: Vec<(Arc<str>, u64)>,
     /// How many times one candidate may be asked again.
     pub(super) retries: u32,

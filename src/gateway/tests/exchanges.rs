@@ -1,4 +1,4 @@
-//! Calls that are not live: answers are kept and given again, and what they took is added up.
+//! Calls that are not live: answers are stored and reused, and tokens and cost are added up.
 
 use std::collections::HashMap;
 

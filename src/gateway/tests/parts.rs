@@ -1,4 +1,4 @@
-//! Answers to several analyses: each member is judged by itself.
+//! Answers to several analyses: each member is validated by itself.
 
 use serde_json::{Value, json};
 

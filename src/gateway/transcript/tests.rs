@@ -75,7 +75,7 @@ fn text_is_cut_at_the_beginning_of_a_line_where_it_can_be() {
 proptest! {
     #![proptest_config(kept())]
 
-    /// Whatever a model was seen to count, and whatever is said: what is rendered for it has room in it.
+    /// For any text and any token ratio, the rendered conversation fits the model's context.
     #[test]
     fn rendered_conversation_never_exceeds_the_room(
         texts in prop::collection::vec("[a-zA-Z0-9 .,<\\n你é]{0,40}", 0..20),
@@ -91,7 +91,7 @@ proptest! {
         let Source::Turns(transcript) = &spec.source else { panic!("turns") };
         let conversation = Conversation { turns: transcript.turns.clone(), spec };
         let (_, text) = conversation.render(Fit::new(ratio, Some(room)));
-        // The brackets of an empty list are no turn's.
+        // The brackets of an empty list belong to no turn.
         let counted = if text == "[]" { 0 } else { ratio.apply(tokens::estimate(&text)) };
         prop_assert!(counted <= room.min(window.unwrap_or(u64::MAX)), "{text}");
     }

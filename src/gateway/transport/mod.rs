@@ -2,7 +2,7 @@
 //!
 //! Knows no model, no candidate and no meaning of an answer: it sends what a vendor's encoder wrote to a destination,
 //! and returns the response. A vendor names its [`AuthScheme`](crate::llm::AuthScheme) and its
-//! [`Framing`](crate::llm::Framing); this room implements them.
+//! [`Framing`](crate::llm::Framing); this module implements them.
 
 pub mod auth;
 pub(in crate::gateway) mod client;

@@ -95,8 +95,8 @@ proptest! {
         }
     }
 
-    /// Whatever the schedule of publishing, reading and reconnecting, and however little is kept in memory: each reader
-    /// gets each event once, in order.
+    /// For any schedule of publishing, reading and reconnecting, and any amount of memory, each reader gets each event
+    /// once, in order.
     #[test]
     fn every_reader_sees_each_event_once_in_order(
         ops in ops(),

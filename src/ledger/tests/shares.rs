@@ -67,7 +67,7 @@ fn attempt_of_a_bundle_is_one_row_and_its_analyses_have_their_shares() {
     let folder = tempfile::tempdir().expect("folder");
     let ledger = open(folder.path());
     keep(&ledger, 1, &(vec![0, 2], Some((90, 11, 7)), Some(1_000)));
-    // It has only begun: the row names all of them.
+    // The attempt has only begun: its row names all analyses.
     ledger.begun(&AttemptBegun { analysis: Some("action_items+questions".into()), ..begun(2) });
     let shown = |rows: Vec<UsageRow>| -> Vec<_> {
         let name = |row: &UsageRow| row.group.first().and_then(|(_, name)| name.clone()).unwrap_or_default();
@@ -83,7 +83,7 @@ fn attempt_of_a_bundle_is_one_row_and_its_analyses_have_their_shares() {
     assert_eq!(shown(sums(&ledger, &["analysis"])), expected);
     assert_eq!(shown(sums(&ledger, &["why"])), [row("first", 2, Some(101), Some(11), Some(1_000))]);
     assert_eq!(ledger.spent_by_call("c_1").expect("sum"), 1_000);
-    // All of it survives, also where the log is read a second time.
+    // All shares are still there, even if the log is read a second time.
     drop(ledger);
     let ledger = open(folder.path());
     assert_eq!(shown(sums(&ledger, &["analysis"])), expected);

@@ -72,7 +72,8 @@ pub(super) fn cleaned(sentence: &str) -> String {
     text.trim_matches([' ', ',', ';']).to_owned()
 }
 
-/// How often a cleaned sentence stumbles: a word said twice in a row, a single letter, a word that breaks off.
+/// Number of disfluencies that remain in a cleaned sentence: a word said twice in a row, a single letter, a word that
+/// breaks off.
 pub(super) fn stumbles(sentence: &str) -> usize {
     let tokens: Vec<&str> = sentence.split_whitespace().collect();
     let broken = |token: &&&str| {

@@ -7,9 +7,9 @@
 //! levels off (budgeted submodular coverage, Lin and Bilmes, 2010). A sentence near the start counts for more, and so
 //! does an outcome, the more the later it is; polite phrases count for little.
 //!
-//! The headline says what the conversation is about now: a late sentence, with an outcome if possible. It is chosen first,
-//! and its words belong to the budget. A meeting of several speakers has no such sentence: its headline names its topics
-//! (see [`super::topics`]), and its points are sentences about them that were spoken without stumbling.
+//! The headline says what the conversation is about now: a late sentence, with an outcome if possible. It is chosen
+//! first, and its words belong to the budget. A meeting of several speakers has no such sentence: its headline names
+//! its topics (see [`super::topics`]), and its points are sentences about them with few disfluencies.
 //!
 //! `scripts/eval-local` measures the result. The constants were chosen on dialogues and meetings with human summaries;
 //! small changes of them hardly change the result.
@@ -51,9 +51,9 @@ const OUTCOME_OF_SERVICE: f64 = 2.0;
 /// A sentence with fewer words, or fewer content words, is a fragment and neither a point nor a headline.
 const LEAST_WORDS: usize = 4;
 const LEAST_CONTENT: usize = 2;
-/// Lengths of a sentence that can be a point of a meeting: what is longer is several thoughts.
+/// Lengths, in words, of a sentence that can be a point of a meeting: a longer one expresses several thoughts.
 const MEETING_WORDS: std::ops::RangeInclusive<usize> = 6..=40;
-/// A sentence of a meeting that stumbles so often is no point: nobody wants to read it.
+/// A sentence of a meeting with this many disfluencies is not a point, because it is hard to read.
 const STUMBLING: usize = 3;
 /// Maximum number of words in a headline, and the number from which on it is informative enough.
 pub(super) const HEADLINE_WORDS: usize = 20;
@@ -319,7 +319,7 @@ impl<'a> Choice<'a> {
             let sentences = &self.field.sentences;
             self.used += sentences[best].length;
             self.chosen.push((best, score));
-            // Whoever says it again adds nothing.
+            // A sentence that says the same again adds nothing.
             for (open, sentence) in self.open.iter_mut().zip(sentences) {
                 *open &= sentence.words != sentences[best].words;
             }

@@ -1,20 +1,22 @@
-//! How a text leans, by a linear model over hashed n-grams: the log odds that people who said this were glad rather than sorry.
+//! Estimates the sentiment of a text by a linear model over hashed n-grams: the log odds that people who said this were
+//! glad rather than sorry.
 //!
-//! Knows no lexicon. The weights are trained by `scripts/train-local`, on GoEmotions (Demszky et al., 2020: comments that
-//! people rated, CC BY 4.0) and on sentences of service calls made for it; one signed byte a bucket.
+//! Knows no lexicon. The weights are trained by `scripts/train-local`, on GoEmotions (Demszky et al., 2020: comments
+//! rated by people, CC BY 4.0) and on sentences of service calls written for this purpose. A weight is one signed byte;
+//! each n-gram is hashed to one weight.
 
 use super::words;
 
-/// The scale and the bias as `f32`, little-endian, then one `i8` a bucket.
+/// The scale and the bias as `f32`, little-endian, then the weights, one `i8` each.
 static MODEL: &[u8] = include_bytes!("ngrams.bin");
 /// Bytes before the weights.
 const HEAD: usize = 8;
-/// Buckets, as a power of two.
+/// Number of hash buckets, as a power of two.
 const BITS: u32 = 17;
 /// Longest n-gram, in tokens.
 const LONGEST: usize = 3;
 
-/// How a text leans, about -10 to 10; 0 of a text without words.
+/// The log odds of a text, about -10 to 10; 0 for a text without words.
 pub(super) fn leaning(text: &str) -> f64 {
     let tokens = tokens(text);
     if tokens.is_empty() {
@@ -29,7 +31,8 @@ pub(super) fn leaning(text: &str) -> f64 {
     number(0) * f64::from(sum) / length + number(4)
 }
 
-/// The buckets of all n-grams, each once. The text's ends are tokens too, but none by itself.
+/// The hash buckets of all n-grams of a text, each once. The start and the end of the text count as tokens, but not as
+/// n-grams by themselves.
 fn buckets(tokens: &[String]) -> Vec<usize> {
     let bounded: Vec<&str> =
         std::iter::once("<").chain(tokens.iter().map(String::as_str)).chain(std::iter::once(">")).collect();
@@ -51,12 +54,12 @@ fn buckets(tokens: &[String]) -> Vec<usize> {
     found
 }
 
-/// FNV-1a over more bytes.
+/// Continues an FNV-1a hash with the bytes of `text`.
 fn hashed(hash: u32, text: &str) -> u32 {
     text.bytes().fold(hash, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// Words, folded, and the marks that tell how something is said: `!`, `?`, `?!` and `..`.
+/// The tokens of a text: normalised words, and the punctuation that expresses feeling: `!`, `?`, `?!` and `..`.
 fn tokens(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = text;
@@ -84,7 +87,7 @@ fn tokens(text: &str) -> Vec<String> {
     found
 }
 
-/// Where the word at the start ends. An apostrophe between letters belongs to it.
+/// Offset of the end of the first word. An apostrophe between letters belongs to the word.
 fn word_end(text: &str) -> usize {
     let mut characters = text.char_indices().peekable();
     while let Some((at, character)) = characters.next() {

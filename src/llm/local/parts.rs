@@ -27,7 +27,7 @@ pub fn answer_parts(
     for (member, schema) in members.into_iter().flatten() {
         match asked.iter().find(|(asked, _)| asked == member) {
             Some((_, Some(method))) => {
-                // The member's own schema, beside null.
+                // The schema of the member's value, without the alternative null.
                 let own = schema.pointer("/anyOf/0").unwrap_or(schema);
                 answer.insert(member.clone(), fitted(value(*method, &turns, newest), Some(own)));
             }

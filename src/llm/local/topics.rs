@@ -1,4 +1,4 @@
-//! What a meeting is about: the noun phrases that several speakers come back to.
+//! What a meeting is about: the noun phrases that several speakers use repeatedly.
 //!
 //! Knows no dictionary and no grammar. A phrase is one or two content words beside each other; it counts as a noun phrase
 //! if a determiner often stands before it, and if what follows it is seldom another content word. A phrase weighs more
@@ -14,21 +14,21 @@ use crate::types::Turn;
 /// A conversation with this many turns and speakers is a meeting.
 const MEETING_TURNS: usize = 60;
 const MEETING_SPEAKERS: usize = 3;
-/// Maximum number of topics, and of their words together.
+/// Maximum number of topics, and maximum number of words of all topics together.
 const MOST: usize = 8;
 const MOST_WORDS: usize = 15;
-/// A topic is said at least so often.
+/// Minimum number of times that a topic is said.
 const LEAST_TIMES: u32 = 3;
-/// Weight of a phrase of two words against that of one.
+/// Weight of a phrase of two words, relative to a single word.
 const PAIR: f64 = 1.8;
-/// Parts of a meeting in which a phrase is looked for.
+/// Number of parts of a meeting for which it is counted whether a phrase occurs in them.
 const PARTS: usize = 10;
-/// Letters in which two words must differ to be different topics.
+/// Number of letters at the start of a word that are compared: words with the same start are one topic.
 const STEM: usize = 5;
-/// Share of English function words without which a text is in another language.
+/// Minimum share of English function words in an English text.
 const ENGLISH: f64 = 0.3;
 
-/// Words before a noun phrase.
+/// Determiners: words that come before a noun phrase.
 static DETERMINERS: &str = "the a an our this these those your my its their his her some any each every new";
 /// Nouns that name no topic, and words that are often taken for nouns.
 static DULL: &str = "thing things way bit lot kind sort time times people person point points question questions idea ideas \
@@ -42,21 +42,21 @@ type Set = HashSet<&'static str>;
 static DETERMINER_SET: LazyLock<Set> = LazyLock::new(|| DETERMINERS.split_whitespace().collect());
 static DULL_SET: LazyLock<Set> = LazyLock::new(|| DULL.split_whitespace().collect());
 
-/// What is known of a phrase.
+/// Counts of one phrase.
 #[derive(Default)]
 struct Phrase<'a> {
     times: u32,
-    /// How often a determiner stands before it, and how often that is "the".
+    /// How often a determiner comes before the phrase, and how often that is "the".
     determined: u32,
     the: u32,
-    /// How often no content word follows.
+    /// How often no content word follows the phrase.
     ends: u32,
     speaker: Option<&'a str>,
     shared: bool,
-    /// The parts of the meeting that have it, as bits.
+    /// The parts of the meeting in which the phrase occurs, as bits.
     parts: u32,
     first: usize,
-    /// As it was written, and how often.
+    /// The ways in which the phrase was written, with their counts.
     forms: BTreeMap<String, u32>,
 }
 
@@ -68,7 +68,7 @@ impl Phrase<'_> {
             && self.ends * 2 >= self.times
     }
 
-    /// The commonest form; of equal ones, the one in small letters.
+    /// The most common form; among equally common ones, the one in lower case.
     fn form(&self) -> &str {
         self.forms
             .iter()
@@ -83,14 +83,14 @@ impl Phrase<'_> {
     }
 }
 
-/// Whether a conversation is a meeting, by its length and the number of its speakers.
+/// Returns true if a conversation is a meeting, by its length and the number of its speakers.
 pub(super) fn is_meeting(turns: &[&Turn]) -> bool {
     let speakers: BTreeSet<&str> = turns.iter().filter_map(|turn| turn.speaker.as_deref()).collect();
     turns.len() >= MEETING_TURNS && speakers.len() >= MEETING_SPEAKERS
 }
 
-/// The topics of sentences, each with its speaker, in the order in which they came up; as they were written, with "the"
-/// where that is common. None where the sentences are not English.
+/// The topics of `sentences` (each with its speaker), in the order in which they first occur. They are returned as they
+/// were written, with "the" if that is common. Empty if the sentences are not English.
 pub(super) fn of<'a>(sentences: &[(&'a str, Option<&'a str>)]) -> Vec<String> {
     let (mut phrases, mut total, mut function) = (BTreeMap::<String, Phrase<'a>>::new(), 0, 0);
     for (index, (text, speaker)) in sentences.iter().enumerate() {
@@ -132,7 +132,7 @@ pub(super) fn of<'a>(sentences: &[(&'a str, Option<&'a str>)]) -> Vec<String> {
 fn chosen(phrases: &BTreeMap<String, Phrase<'_>>) -> Vec<String> {
     let mut ranked: Vec<&Phrase<'_>> =
         phrases.values().filter(|phrase| phrase.is_topic() && !is_verb(phrase.form())).collect();
-    // Stable: of equal weights, by the alphabet.
+    // The sort is stable: topics of equal weight stay in alphabetical order.
     ranked.sort_by(|one, other| other.weight().total_cmp(&one.weight()));
     let mut topics: Vec<(usize, String)> = Vec::new();
     let (mut taken, mut used) = (HashSet::new(), 0);
@@ -153,7 +153,7 @@ fn chosen(phrases: &BTreeMap<String, Phrase<'_>>) -> Vec<String> {
     topics.into_iter().map(|(_, shown)| shown).collect()
 }
 
-/// A single word that looks like the form of a verb.
+/// Returns true for a single word that looks like a form of a verb.
 fn is_verb(form: &str) -> bool {
     !form.contains(' ') && (form.ends_with("ing") || form.ends_with("ed"))
 }

@@ -122,7 +122,7 @@ pub(super) fn bare(token: &str) -> String {
     token.trim_matches(|character: char| !character.is_alphanumeric()).to_lowercase()
 }
 
-/// A word in small letters, with plain apostrophes; a letter said three times or more is said twice.
+/// A word in lower case, with plain apostrophes; a letter that is repeated three times or more is kept twice.
 pub(super) fn fold(word: &str) -> String {
     let mut folded = String::with_capacity(word.len());
     let (mut last, mut run) = ('\0', 0);

@@ -1,6 +1,6 @@
 //! The members of OpenAI's answers and chunks, under all the names that its imitators give them.
 //!
-//! Knows no order of chunks: what a stream comes to is decided where it is decoded.
+//! Does not know the order of chunks: `decode` puts a stream together.
 
 use serde::Deserialize;
 use serde_json::{Value, json};

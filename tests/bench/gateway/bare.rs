@@ -1,6 +1,7 @@
-//! The floors of a gateway. The relay: on these HTTP libraries, it reads a request, passes it on and passes the answer
-//! back, and does nothing else; what a gateway takes beyond it, is its own. The pipe: it passes bytes on between two
-//! sockets and does not even know that they are HTTP; what it takes is the machine's, and no gateway can take less.
+//! Two programs with which the gateway is compared, because they do the least possible work. The relay uses the same
+//! HTTP libraries: it reads a request, passes it on and passes the answer back; everything above its cost is the
+//! gateway's own. The pipe passes bytes on between two sockets without parsing HTTP: no gateway can take less on this
+//! machine.
 
 use std::convert::Infallible;
 

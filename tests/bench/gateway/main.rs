@@ -1,15 +1,16 @@
-//! What the gateway adds: each figure beside direct calls to the same mock vendor, in the same run, in alternating
-//! windows, and beside two floors: a bare pipe between two sockets, which is the least that anything in between can take
-//! on this machine, and a bare relay on the same HTTP libraries, the least of a gateway on them. The gateway under test is
-//! alone on the first core; mock and generator share the next one (or have one each).
+//! Measures what the gateway adds to a request. Each figure stands beside direct calls to the same mock vendor, in the
+//! same run, in alternating windows, and beside two lower bounds: a bare pipe between two sockets, which is the least
+//! that anything in between can take on this machine, and a bare relay on the same HTTP libraries, the least of a
+//! gateway on them. The gateway under test is alone on the first core; mock and generator share the next one (or have
+//! one each).
 //!
 //! `cargo bench --bench gateway [-- ROW…]`, rows: `plain saturated slow stream flood abort memory`. `--rounds N` repeats
 //! each window pair (medians count). Other gateways are measured beside ours with `--mock PORT` (where they look for the
 //! vendor) and `--peer NAME,PID,PORT,PATH,MODEL,KEY` each; `scripts/compare-gateways` does all of it.
 //!
-//! A processor that has nothing to do sleeps, and a virtual one is woken by its host, which takes more than all else of a
-//! chunk that comes alone. `--awake` keeps the processors from it, by loops of idle priority: what is left is what the
-//! programs take.
+//! An idle processor sleeps. A virtual processor is then woken by its host, which takes longer than all other work for
+//! a single chunk. `--awake` prevents this by loops of idle priority, so that only the work of the programs is
+//! measured.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]
 
 mod awake;

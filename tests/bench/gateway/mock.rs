@@ -1,8 +1,7 @@
-//! A vendor that costs next to nothing: raw sockets, no parser. What it does is in the prompt: `answer d50.` after 50 ms,
-//! `answer d50c20i10.` streams 20 chunks, 10 ms apart; without `i`, as fast as the socket takes them.
-//!
-//! Every text that it sends holds a stamp, `@SENT/RECEIVED;` in Unix nanoseconds: when it was handed to the socket, and
-//! when the request had come. What lies between is the vendor's own time, timers and all, and is nobody else's.
+//! A vendor that takes almost no CPU time: raw sockets, no parser. The prompt says what it does: `answer d50.` answers
+//! after 50 ms, `answer d50c20i10.` streams 20 chunks, 10 ms apart; without `i`, as fast as the socket accepts them.
+//! Every text that it sends contains a stamp, `@SENT/RECEIVED;` in Unix nanoseconds: when the text was written to the
+//! socket, and when the request had arrived. The time between the two is the vendor's own, including its timers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -10,7 +10,7 @@ use super::mock::now;
 use super::target::Target;
 use super::windows::{Window, millis};
 
-/// An abandoned request that is still running after this is never aborted.
+/// If an abandoned request still runs after this time, the target is assumed never to abort requests.
 const NEVER: Duration = Duration::from_secs(2);
 
 pub struct Bench {

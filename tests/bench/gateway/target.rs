@@ -1,4 +1,4 @@
-//! Whom the bench asks, and the requests.
+//! The targets of the bench, and the requests to them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Windows of each target, in turn, and what they come to.
+//! Measures windows of each target, in turn, and summarises them.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -115,7 +115,7 @@ impl Bench {
             } else {
                 print!("{:42}", "");
             }
-            // Of the others, the round in the middle.
+            // For the other figures, the round with the median CPU time is used.
             windows.sort_by(|a, b| a.cpu_ms().total_cmp(&b.cpu_ms()));
             let middle = windows.len() / 2;
             println!("  {}", windows.get_mut(middle).map(&line).unwrap_or_default());

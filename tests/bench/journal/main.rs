@@ -1,4 +1,4 @@
-//! What the journal costs, beside the least that could do the same, in the same run.
+//! Measures the cost of the journal, beside minimal programs for the same task, in the same run.
 //!
 //! * *inline*: appends of two events (as one turn makes) on the caller's thread, beside a bare `write` of as many bytes
 //!   with a checksum to a file per call; closed loop, then paced as a quiet daemon's are, so that cores sleep between.
@@ -6,7 +6,8 @@
 //!   everything that waits written and synced at once.
 //! * *cold*: opening 10,000 open calls, the memory of one that was touched, and reads.
 //!
-//! `cargo bench --bench journal [-- ROW…]`, rows: `inline paced machine cold`. Figures of a busy machine are no figures.
+//! `cargo bench --bench journal [-- ROW…]`, rows: `inline paced machine cold`. The figures mean nothing on a busy
+//! machine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod sides;

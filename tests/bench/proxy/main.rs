@@ -1,8 +1,7 @@
-//! What the drop-in proxy costs, beside a bare tungstenite relay in the same run: real-time sessions (16 kHz PCM16 in 50 ms
-//! messages one way, a conversation's partials and finals the other way), both through a process of their own.
-//!
-//! The load is open-loop: messages have due times, and latency counts from them, so that no stall hides. Client and
-//! vendor are this process; what lies between them is what is measured.
+//! Measures the cost of the drop-in proxy, beside a bare tungstenite relay in the same run: real-time sessions (16 kHz
+//! PCM16 in 50 ms messages one way, a conversation's partials and finals the other way), both through a process of
+//! their own. The load is open-loop: messages have due times, and latency counts from them, so that a stall is never
+//! hidden. Client and vendor are this process; the process between them is measured.
 //!
 //! `cargo bench --bench proxy [-- --long] [-- SESSIONS…]`, by default with 1, 100 and 1000 sessions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]

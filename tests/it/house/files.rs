@@ -1,4 +1,5 @@
-//! Files: none is too long, each room says what it does not know, and inputs on which a test failed once are kept.
+//! Checks files: no file is too long, the first lines of each module folder say what it does not know, and inputs with
+//! which a test failed once are kept.
 
 use super::sources::{File, files};
 
@@ -46,7 +47,7 @@ fn rooms_say_what_they_do_not_know() {
     let rooms: Vec<File> = files("src", &["/mod.rs"]);
     let mut silent = Vec::new();
     for File { path, text } in &rooms {
-        // Folders of tests are not rooms.
+        // Folders of tests need no such sentence.
         if !path.contains("/tests/") && !says_what_it_does_not_know(&doc_of(text)) {
             silent.push(path.as_str());
         }

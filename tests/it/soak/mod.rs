@@ -22,7 +22,7 @@ use crate::support::{Chance, Json, PATIENCE, alone, eventually, flaky, json, kno
 
 /// Number of concurrent requests.
 const WORKERS: usize = 16;
-/// Growth of memory that still counts as flat, bytes per hour: an allocator always varies a little.
+/// Growth of memory that does not count as a leak, bytes per hour: an allocator always varies a little.
 const FLAT_BYTES_AN_HOUR: f64 = 4.0 * MIB;
 /// Maximum uncertainty of the trend, bytes per hour. A run with more fails, because it shows nothing. The sum with
 /// [`FLAT_BYTES_AN_HOUR`] is the smallest leak that every run finds.
@@ -236,8 +236,9 @@ async fn nothing_is_left_behind() {
     load.stop.store(true, Ordering::Relaxed);
     while workers.join_next().await.is_some() {}
     let measured = &samples[warm.unwrap_or(0)..];
-    // All of it, the caches too: they are full. What a cache charges for an entry is an upper bound of what it takes, so
-    // memory less that charge would seem to grow whenever smaller entries take the place of larger ones.
+    // The whole memory counts, including the caches, because they are full. The size that a cache reports for an entry
+    // is an upper estimate. If that were subtracted, memory would seem to grow whenever smaller entries replace larger
+    // ones.
     let memory: Vec<(f64, f64)> = measured.iter().map(|sample| (sample.at, sample.anonymous)).collect();
     let trend = trend::trend(&trend::troughs(&memory, WINDOW));
     println!(

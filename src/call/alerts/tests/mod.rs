@@ -181,7 +181,7 @@ fn silence_counts_as_far_back_as_the_vendor_detected_it() {
     bench.pass(0);
     assert_eq!(bench.alerts()[4..], ["+a_3 long_silence@16000"]);
     bench.event_on("s_1", SttEvent::SpeechStarted);
-    // Two silences with speech in between are not one, and one leg says nothing of the other.
+    // Two silences with speech in between are not one, and the silence of one stream does not count for another stream.
     bench.event_on("s_1", silence(30_000, 34_000));
     bench.event_on("s_1", silence(36_000, 40_000));
     bench.pass(0);

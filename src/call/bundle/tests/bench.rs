@@ -127,7 +127,7 @@ impl Bench {
         self.started.push(Task { no: start.no, asked, schema, last: start.last });
     }
 
-    /// The one task that was started since the last look.
+    /// The only task that was started since the last call of this function.
     pub(super) fn only_started(&mut self) -> Task {
         assert_eq!(self.started.len(), 1, "tasks that were started");
         self.started.remove(0)
@@ -207,7 +207,7 @@ impl Bench {
         self.event(SttEvent::End { reason: None, scope: EndScope::Call });
     }
 
-    /// Time passes, and the call is woken when it wants to be.
+    /// Lets time pass, and passes a timer input to the call whenever one is due.
     pub(super) fn pass(&mut self, ms: u64) {
         let until = self.now_ms + ms;
         while let Some(at) = self.call.wake_at().filter(|at| *at <= until && *at > self.now_ms) {

@@ -1,6 +1,5 @@
-//! The part of the page that is about one call: its charts, the last values side by side, and how they came about.
-//!
-//! Knows no figure over several calls.
+//! The part of the page about one call: its charts, the last values of all variants side by side, and all revisions of
+//! these values. Knows no figure over several calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,10 +13,10 @@ use crate::cli::trial::{Shown, Unit, shown, with_summary};
 use crate::gateway::price;
 use crate::types::{Insight, TurnNo};
 
-/// Turns that are shown of an analysis that runs once a turn: those that differ come first.
+/// Maximum number of turns that are shown for a per-turn analysis. Turns in which the variants differ come first.
 const MAX_TURNS: usize = 200;
 
-/// The part of one call; `open`: all of it is shown at first.
+/// Writes the part about one call. `open`: it is shown expanded.
 pub(super) fn section(call: &CallReport, variants: &[Info], open: bool) -> String {
     let title = call.title.as_deref().unwrap_or(&call.id);
     let open = if open { " open" } else { "" };
@@ -51,7 +50,7 @@ pub(super) fn section(call: &CallReport, variants: &[Info], open: bool) -> Strin
     out
 }
 
-/// Analyses that a model was asked, of any variant.
+/// Analyses for which any variant asked a model.
 fn analyses(call: &CallReport) -> BTreeSet<&str> {
     let insights = call.runs.iter().flat_map(|run| &run.call.insights);
     let asked = insights.filter(|(_, shown)| shown.iter().any(|shown| shown.insight.provenance.endpoint != "computed"));
@@ -79,7 +78,7 @@ fn failures(call: &CallReport, variants: &[Info], out: &mut String) {
     }
 }
 
-/// When turns became final and when insights came.
+/// A chart of when turns became final and when insights were published.
 fn lanes<'a>(call: &'a CallReport, variants: &'a [Info]) -> Vec<Lane<'a>> {
     let said = call.runs.first().into_iter().flat_map(|run| run.call.spoken());
     let said = said.map(|(at_ms, turn)| (at_ms, format!("turn {}", turn.turn))).collect();
@@ -92,7 +91,7 @@ fn lanes<'a>(call: &'a CallReport, variants: &'a [Info]) -> Vec<Lane<'a>> {
     lanes
 }
 
-/// How good the summaries were over time.
+/// A chart of the summaries' ROUGE-1 over time.
 fn summaries(call: &CallReport, variants: &[Info], out: &mut String) {
     let reference = call.reference.as_deref();
     let curve = |run: &Run| with_summary(&run.call, reference, |timeline| timeline.curve());
@@ -159,7 +158,7 @@ fn revision(insights: &[Shown], index: usize) -> String {
     }
 }
 
-/// The values of an analysis that runs once a turn, by turn.
+/// The values of a per-turn analysis, by turn.
 fn turns(call: &CallReport, variants: &[Info], analysis: &str, out: &mut String) {
     let of_turn = |run: &Run, turn: TurnNo| {
         let shown = run.call.of(analysis).iter().rev().find(|shown| shown.insight.turn == Some(turn));
@@ -197,7 +196,7 @@ fn cell(index: usize, info: &Info, body: &str, out: &mut String) {
     let _ = write!(out, "<div class=\"cell\"><p class=\"who {colour}\">{name}</p>{body}</div>");
 }
 
-/// Where an insight is from and what it took.
+/// The model that made an insight, and the insight's time, tokens and cost.
 fn about(insight: &Insight) -> String {
     let Insight { provenance, latency_ms, .. } = insight;
     let mut facts = vec![format!("{} after the turn", shown(latency_ms.total as f64, Unit::Ms))];

@@ -1,6 +1,5 @@
-//! Charts as inline SVG: intervals of differences, when insights came, and how good summaries were over time.
-//!
-//! Knows no page. Colours are classes of the page's style sheet; what a chart says stands in its text too.
+//! Charts as inline SVG: intervals of differences, times of insights, and the quality of summaries over time. Knows no
+//! page. Colours are classes of the page's style sheet; each chart also contains its data as text.
 
 use std::fmt::Write as _;
 

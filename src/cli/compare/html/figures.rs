@@ -10,10 +10,10 @@ use crate::cli::compare::report::{CallReport, Column, Info, Report};
 use crate::cli::trial::{METRICS, Metric, shown, shown_difference};
 use crate::evaluation::interval::Interval;
 
-/// Figures that are shown large.
+/// Figures that are shown in large type.
 const HEADLINES: [&str; 6] = ["cost_pico", "latency_ms_p50", "el_ms", "cached_share", "evidence_precision", "r1_auc"];
 
-/// What is better and what is worse than with the first variant, and the most telling figures.
+/// Sentences that say what is better and worse than with the first variant, and the most important figures.
 pub(super) fn headlines(report: &Report) -> String {
     let mut out = String::from("<ul class=\"verdicts\">");
     for (index, info) in report.variants.iter().enumerate().skip(1) {
@@ -106,7 +106,7 @@ fn difference(column: &Column, metric: &Metric) -> String {
     )
 }
 
-/// The ends of an interval, where it has a width.
+/// The ends of an interval; empty if they are equal or unknown.
 fn range(interval: Interval, shown: impl Fn(f64) -> String) -> String {
     match interval.low.zip(interval.high).filter(|(low, high)| low < high) {
         Some((low, high)) => format!("<small>{} to {}</small>", shown(low), shown(high)),

@@ -1,4 +1,4 @@
-//! The report as one page: a file that loads nothing, runs nothing and needs nothing else.
+//! The report as one HTML page, which loads nothing and runs no script. Knows no file system.
 //!
 //! Knows no file system.
 
@@ -14,9 +14,9 @@ use super::report::Report;
 use crate::cli::screen::clock;
 
 const STYLE: &str = include_str!("style.css");
-/// With more calls, each is shown once it is asked for.
+/// If there are more calls than this, each call is shown collapsed.
 const MAX_OPEN: usize = 3;
-/// What a browser may do for the page: show it.
+/// Content security policy: the page may load and run nothing.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// The page.

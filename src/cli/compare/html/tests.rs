@@ -11,7 +11,7 @@ const HOSTILE: [&str; 4] = [
     "I will refund <b>12 euros</b> today, I promise you that.",
 ];
 
-/// Every tag of the page: its name and its attributes, as they stand. Text has no `<` of its own.
+/// Every tag of the page: its name and its attributes, as written. Text has no `<` of its own.
 fn tags(page: &str) -> Vec<(String, String)> {
     let (before, rest) = page.split_once("<style>").expect("a style");
     let (style, after) = rest.split_once("</style>").expect("its end");

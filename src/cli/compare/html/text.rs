@@ -1,24 +1,25 @@
 //! Values of insights as HTML, with the words that differ from another value marked.
 //!
-//! Knows no page. What models and speakers said is text: no character of it is markup.
+//! Knows no page. Text of models and speakers is escaped, so that none of it is markup.
 
 use serde_json::Value;
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use crate::cli::screen::value_lines;
 
-/// Words of a value that are shown and compared: more would be read by nobody, and take time by their square.
+/// Maximum number of words of a value that are shown and compared: the time of a comparison grows with the square of
+/// this number.
 const MAX_WORDS: usize = 3_000;
 
 /// A part of a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Token {
-    /// A line begins, indented by so many steps.
+    /// The beginning of a line, with its depth of indentation.
     Line(usize),
     Word(String),
 }
 
-/// What is shown of a value.
+/// Which lines of a value are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Show {
     All,
@@ -42,7 +43,7 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
-/// A value, with `<ins>` and `<del>` around what differs from `before`.
+/// A value as HTML, with `<ins>` and `<del>` around the differences from `before`.
 pub(super) fn value(before: Option<&Value>, after: &Value, show: Show) -> String {
     let new = tokens(after);
     let old = before.map_or_else(|| new.clone(), tokens);
@@ -88,7 +89,7 @@ struct Lines {
 struct Line {
     depth: usize,
     html: String,
-    /// The element that is open at its end.
+    /// The name of the element that is open at the line's end; empty if none is.
     open: &'static str,
     differs: bool,
 }

@@ -1,4 +1,4 @@
-//! `[endpoints.NAME] capabilities`: what models can and cannot do, where the vendor says nothing or is wrong.
+//! `[endpoints.NAME] capabilities`: what models can and cannot do, if the vendor's list does not say it or is wrong.
 
 use super::values::read_day;
 use crate::base::settings::Section;

@@ -142,7 +142,7 @@ impl Config {
         self.names().target(analysis, route)
     }
 
-    /// Whether the embedded provider alone answers `target`, as [`Config::target`] gives it, or one of its variants.
+    /// Returns true if only the embedded provider answers `target` (see [`Config::target`]) or one of its variants.
     pub fn is_local(&self, target: &str) -> bool {
         let is_local = |name: &str| {
             let model = self.models.iter().find(|model| model.name == name);
