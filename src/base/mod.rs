@@ -1,5 +1,5 @@
 //! Mechanisms that know no domain type: locks, settings, queues with gauges, bytes in flight, time, stopwatches, backoff,
-//! time limits of bodies, sockets and their heartbeat, shutdown, budgets of work, sizes of patterns, repair of JSON text,
+//! time limits of bodies, sockets and their heartbeat, shutdown, codes of messages, budgets of work, sizes of patterns, repair of JSON text,
 //! sizes of JSON, words of text, escaping and tokens of text, owners of files, similar names, random numbers,
 //! division by weights.
 
@@ -11,6 +11,7 @@ pub mod drain;
 pub mod escape;
 pub mod http;
 pub mod inflight;
+pub mod mac;
 pub mod measure;
 pub mod metric;
 pub mod names;

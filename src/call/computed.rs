@@ -13,10 +13,8 @@ use super::task::{Begun, BegunMember, TaskKey};
 use crate::analysis::Reading;
 use crate::base::measure;
 use crate::protocol::FailureCode;
+use crate::types::provider::COMPUTED;
 use crate::types::{Coverage, TokenUsage, Turn};
-
-/// Route, model and endpoint of such an insight.
-const COMPUTED: &str = "computed";
 
 impl Call {
     /// Publishes the value of a computed analysis that is due.

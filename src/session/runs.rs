@@ -18,7 +18,7 @@ use crate::call::answer::Failed;
 use crate::call::task::{Asks, Choice, Chosen, ChosenMember, Other, Output, Start, TaskNo};
 use crate::gateway::Resolved;
 use crate::protocol::FailureCode;
-use crate::types::CallId;
+use crate::types::{CallId, provider};
 
 /// Assumed tokens of one analysis' instructions, schema and newest value.
 const INSTRUCTIONS_TOKENS: u64 = 2_000;
@@ -152,7 +152,7 @@ impl Runs {
         let gateway = &self.deps.gateway;
         let own = question.model.is_empty().then(|| gateway.target(QUESTION, None));
         // The embedded provider cannot answer a producer's own question.
-        if own.as_deref() == Some("local") {
+        if own.as_deref().is_some_and(provider::is_local) {
             let message =
                 "llm_gateway names no model, and neither [routes.llm_gateway] nor [gateway] default_route is set";
             return Err(Failed { code: FailureCode::ModelNotFound, message: message.to_owned(), temporary: false });

@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use hmac::{Hmac, KeyInit, Mac};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use secrecy::{ExposeSecret, SecretString};
-use sha2::Sha256;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +17,7 @@ use super::feed::Piece;
 use super::{Kind, Sink, dead};
 use crate::base::backoff::Backoff;
 use crate::base::http::post::{Answer, PostError, Poster};
+use crate::base::mac;
 use crate::base::time::unix_ms;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("sidetone-signature");
@@ -210,13 +209,9 @@ fn body(pieces: &[Piece], as_list: bool) -> Bytes {
 
 /// The signature `t=TIME,v1=HEX`: HMAC-SHA256 with the secret over `TIME.BODY`, with the time in seconds since 1970.
 pub(super) fn signature(secret: &SecretString, unix_s: i64, body: &[u8]) -> HeaderValue {
-    // HMAC takes a key of any length (RFC 2104).
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()) else {
-        return HeaderValue::from_static("");
-    };
-    mac.update(format!("{unix_s}.").as_bytes());
-    mac.update(body);
-    let text = format!("t={unix_s},v1={}", hex::encode(mac.finalize().into_bytes()));
+    let time = unix_s.to_string();
+    let code = mac::code(secret.expose_secret().as_bytes(), &[time.as_bytes(), b".", body]);
+    let text = format!("t={time},v1={}", hex::encode(code));
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }
 

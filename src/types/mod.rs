@@ -9,6 +9,7 @@ pub mod directory;
 pub mod header;
 pub mod id;
 pub mod insight;
+pub mod provider;
 pub mod stt;
 pub mod transcript;
 pub mod trigger;

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use crate::cli::fetch;
 use crate::cli::target::Target;
 use crate::protocol::event::Kind;
-use crate::types::Outcome;
+use crate::types::{Outcome, provider};
 
 use super::model::Chosen;
 
@@ -48,7 +48,7 @@ impl<'a> Fallback<'a> {
     /// Looks at a frame of the call.
     pub(super) fn frame(&self, frame: &Value) {
         let news = match Kind::from_type(frame["type"].as_str().unwrap_or_default()) {
-            Kind::InsightUpdated if frame["insight"]["provenance"]["endpoint"] == "local" => News::FellBack,
+            Kind::InsightUpdated if is_from_local(&frame["insight"]) => News::FellBack,
             Kind::InsightFailed => News::Failed,
             _ => return,
         };
@@ -92,6 +92,11 @@ impl<'a> Fallback<'a> {
             },
         })
     }
+}
+
+/// Returns true for an insight that the embedded provider made.
+fn is_from_local(insight: &Value) -> bool {
+    insight["provenance"]["endpoint"].as_str().is_some_and(provider::is_local)
 }
 
 /// Why requests to the endpoint had no answer, from the ledger's sums.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::vendors::{PRICES_OF, VENDORS};
 use super::{Found, ollama};
+use crate::types::provider::LOCAL;
 
 /// The configuration that uses all of `found`, in that order, and the embedded provider if all of them fail. Empty if
 /// nothing was found.
@@ -25,7 +26,7 @@ pub(crate) fn configuration_of_local() -> String {
 /// The model and the route over `found`; `more` contains additional keys of the model.
 fn routing(found: &[Found], more: &str) -> String {
     let mut candidates: Vec<String> = found.iter().map(|found| quoted(&found.candidate())).collect();
-    candidates.push(quoted("local"));
+    candidates.push(quoted(LOCAL));
     let clocks = if found.iter().any(|found| found.slow) {
         "header_timeout_ms = 30000               # a model on this machine may have to be loaded first\n\
          first_token_timeout_ms = 30000\ntotal_timeout_ms = 60000\n"

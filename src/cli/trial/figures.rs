@@ -8,11 +8,10 @@ use super::call::{Call, Shown};
 use crate::evaluation::online::{self, Revision, Said, Timeline};
 use crate::evaluation::rouge;
 use crate::evaluation::values::{Items, Quotes, summary_text};
+use crate::types::provider;
 
 /// The analysis whose text is compared with people's summaries.
 const SUMMARY: &str = "summary";
-/// Endpoint of insights that no model made: they take no time.
-const COMPUTED: &str = "computed";
 
 /// The figures of one call. Money is in pico-dollars. An unknown value is `None`, never 0.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -46,7 +45,9 @@ impl Figures {
     pub(crate) fn of(call: &Call, reference: Option<&str>) -> Self {
         let tally = &call.tally;
         let (input, cached) = (tally.input.0, tally.cached.0);
-        let shown = || call.insights.values().flatten().filter(|shown| shown.insight.provenance.endpoint != COMPUTED);
+        // Values that no model made take no time.
+        let is_asked = |shown: &&Shown| !provider::is_computed(&shown.insight.provenance.endpoint);
+        let shown = || call.insights.values().flatten().filter(is_asked);
         let mut waits: Vec<u64> = shown().map(|shown| shown.insight.latency_ms.total).collect();
         waits.sort_unstable();
         let (mut items, mut quotes) = (Items::default(), Quotes::default());

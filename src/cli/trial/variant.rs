@@ -11,6 +11,7 @@ use super::Answers;
 use crate::app::offline::Offline;
 use crate::cli::settings;
 use crate::config::Config;
+use crate::types::provider::LOCAL;
 
 /// Longest name of a variant, characters: it is the heading of a column.
 const MAX_NAME_CHARS: usize = 24;
@@ -72,8 +73,7 @@ impl Variant {
     /// # Errors
     /// It has problems, or an analysis cannot be asked.
     pub(crate) fn of_config(config: Option<&Path>, analyses: &[String], answers: &Answers) -> Result<Self> {
-        let shown =
-            config.map_or_else(|| "local".into(), |path| path.file_name().unwrap_or_default().to_string_lossy());
+        let shown = config.map_or_else(|| LOCAL.into(), |path| path.file_name().unwrap_or_default().to_string_lossy());
         let name = shown.into_owned();
         Self::checked(&name, name.clone(), &settings::load(config)?, analyses, BTreeMap::new(), answers)
     }

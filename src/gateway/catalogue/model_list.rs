@@ -9,6 +9,7 @@ use super::resolved::{Candidate, Resolved};
 use crate::base::time::{rfc3339_ms, unix_ms};
 use crate::gateway::price;
 use crate::llm::models::{Traits, retires_soon};
+use crate::types::provider::LOCAL;
 
 /// A name that can be asked, as `GET /v1/models` shows it.
 #[derive(Debug, Clone, Default)]
@@ -99,7 +100,7 @@ pub(in crate::gateway) fn all(catalogue: &Catalogue) -> Vec<ModelEntry> {
         catalogue.routes().map(|(name, variants)| ours(name, "route", &variants.collect::<Vec<_>>())).collect();
     let mut models: Vec<ModelEntry> =
         catalogue.models().map(|(name, resolved)| ours(name, "model", &[resolved])).collect();
-    models.push(ours("local", "model", &[catalogue.local()]));
+    models.push(ours(LOCAL, "model", &[catalogue.local()]));
     routes.sort_by(|a, b| a.id.cmp(&b.id));
     models.sort_by(|a, b| a.id.cmp(&b.id));
     let mut of_vendors = BTreeMap::new();

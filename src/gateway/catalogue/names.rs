@@ -14,6 +14,7 @@ use crate::base::queue::QueueGauges;
 use crate::gateway::code::Code;
 use crate::gateway::error::GatewayError;
 use crate::types::JsonMap;
+use crate::types::provider::{self, LOCAL};
 
 /// All names that can be asked.
 #[derive(Debug)]
@@ -107,7 +108,7 @@ impl Catalogue {
         if let Some(resolved) = self.models.get(name) {
             return Some(Arc::clone(resolved));
         }
-        if name == "local" {
+        if provider::is_local(name) {
             return Some(Arc::clone(&self.local));
         }
         let named = name.split_once('/').and_then(|(endpoint, vendor_model)| {
@@ -175,7 +176,7 @@ impl Catalogue {
         let names = self.routes.keys().chain(self.models.keys()).map(|name| name.to_string());
         let mut names: Vec<String> = names.collect();
         names.sort_unstable();
-        names.push("local".to_owned());
+        names.push(LOCAL.to_owned());
         let configured = self.configured();
         let of_endpoint = |endpoint: &Arc<Endpoint>| {
             let mut ids = endpoint.config.models.clone();
@@ -231,7 +232,7 @@ impl Catalogue {
 
     /// The name that an analysis asks; `local` where the configuration does not decide it.
     pub(in crate::gateway) fn analysis_target(&self, analysis: &str, route: Option<&str>) -> String {
-        self.names.target(analysis, route).unwrap_or_else(|_| "local".to_owned())
+        self.names.target(analysis, route).unwrap_or_else(|_| LOCAL.to_owned())
     }
 
     /// Every configured name: routes, then models, then endpoints as `name/…`, then `local`.
@@ -241,7 +242,7 @@ impl Catalogue {
         routes.sort_unstable();
         models.sort_unstable();
         let endpoints = self.endpoints.iter().map(|endpoint| format!("{}/…", endpoint.name));
-        let local = std::iter::once("local".to_owned());
+        let local = std::iter::once(LOCAL.to_owned());
         routes.into_iter().chain(models).chain(endpoints).chain(local).collect()
     }
 

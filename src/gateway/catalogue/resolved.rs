@@ -9,6 +9,7 @@ use super::endpoint::EndpointModel;
 use crate::base::tokens::Fit;
 use crate::llm::{SchemaMode, tokens};
 use crate::types::JsonMap;
+use crate::types::provider::LOCAL;
 
 /// The model that answers a request: a variant of a route, or a model asked by name. Callers that need the choice to
 /// stay the same keep it.
@@ -83,7 +84,7 @@ impl Resolved {
 
     /// The embedded provider.
     pub(in crate::gateway) fn embedded() -> Self {
-        let local: Arc<str> = Arc::from("local");
+        let local: Arc<str> = Arc::from(LOCAL);
         Self {
             route: Arc::clone(&local),
             variant: Arc::from("default"),
@@ -110,7 +111,7 @@ pub(in crate::gateway) enum Candidate {
 impl std::fmt::Display for Candidate {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Local => formatter.write_str("local"),
+            Self::Local => formatter.write_str(LOCAL),
             Self::Remote(remote) => write!(formatter, "{}/{}", remote.endpoint.name, remote.vendor_model),
         }
     }

@@ -9,6 +9,7 @@ use crate::gateway::error::GatewayError;
 use crate::gateway::request::Request;
 use crate::llm::ChatResponse;
 use crate::llm::local::{self, LocalError};
+use crate::types::provider::LOCAL;
 
 /// Asks the embedded provider on a blocking thread, off the runtime's own threads.
 pub(super) fn ask(request: &Request) -> impl Future<Output = Result<ChatResponse, GatewayError>> + use<> {
@@ -36,5 +37,5 @@ pub(super) fn ask(request: &Request) -> impl Future<Output = Result<ChatResponse
 
 /// The name of the embedded endpoint and of its model.
 pub(super) fn name() -> Arc<str> {
-    Arc::from("local")
+    Arc::from(LOCAL)
 }

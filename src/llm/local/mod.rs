@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 
 use super::{ChatRequest, ChatResponse, Finish, Piece, ResponseFormat, Usage};
 use crate::base::text;
+use crate::types::provider::LOCAL;
 use crate::types::{Transcript, Turn};
 
 use extract::HEADLINE_WORDS;
@@ -32,8 +33,6 @@ pub use extract::{Extract, Passage, extract};
 pub use parts::answer_parts;
 pub use sentiment::{Mood, mood};
 
-/// The name of the provider's only model.
-const NAME: &str = "local";
 /// Longest quote, in words.
 const QUOTE_WORDS: usize = 24;
 /// Maximum number of quotes of a summary.
@@ -134,7 +133,7 @@ fn schema_of(request: &ChatRequest) -> Option<&Value> {
 
 /// An answer with this text.
 fn response(text: String) -> ChatResponse {
-    let mut response = ChatResponse { model: NAME.to_owned(), usage: USAGE, ..ChatResponse::default() };
+    let mut response = ChatResponse { model: LOCAL.to_owned(), usage: USAGE, ..ChatResponse::default() };
     response.absorb(&Piece::Text { choice: 0, text });
     response.absorb(&Piece::Finish { choice: 0, reason: Finish::Stop });
     response

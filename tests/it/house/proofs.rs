@@ -133,12 +133,21 @@ fn data_directory_has_one_home() {
 
 #[test]
 fn mechanisms_have_one_home() {
-    none(&places("PoisonError", &["base/sync.rs"]), "a poisoned lock that is entered elsewhere");
+    none(&places("Hmac", &["base/mac.rs"]), "an HMAC elsewhere than in base::mac");
     none(&places("saturating_mul(1 <<", &["base/backoff.rs"]), "a wait that doubles elsewhere");
     none(&places("\\u{2028}", &["base/escape.rs"]), "an escaping of what was said elsewhere");
     // A lower bound that refuses nothing by mistake, the floor of vendors' prompt caches, and parts that are no text.
     let bounds = ["gateway/catalogue/capabilities.rs", "llm/caching.rs", "llm/tokens.rs"];
     none(&places("PER_TOKEN", &bounds), "a number of bytes for a token elsewhere");
+}
+
+/// Code asks `types::provider` whether a name is the embedded provider's. `local` is also a key of the configuration and a
+/// model in an example.
+#[test]
+fn names_of_built_in_providers_have_one_home() {
+    let homes = ["types/provider.rs", "analysis/settings.rs", "cli/demo.rs"];
+    none(&places("\"local\"", &homes), "the embedded provider's name elsewhere than in types::provider");
+    none(&places("\"computed\"", &homes), "the name of computed values elsewhere than in types::provider");
 }
 
 #[test]

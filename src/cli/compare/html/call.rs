@@ -11,7 +11,7 @@ use crate::cli::compare::report::{CallReport, Info, Run};
 use crate::cli::screen::clock;
 use crate::cli::trial::{Shown, Unit, shown, with_summary};
 use crate::gateway::price;
-use crate::types::{Insight, TurnNo};
+use crate::types::{Insight, TurnNo, provider};
 
 /// Maximum number of turns that are shown for a per-turn analysis. Turns in which the variants differ come first.
 const MAX_TURNS: usize = 200;
@@ -53,7 +53,8 @@ pub(super) fn section(call: &CallReport, variants: &[Info], open: bool) -> Strin
 /// Analyses for which any variant asked a model.
 fn analyses(call: &CallReport) -> BTreeSet<&str> {
     let insights = call.runs.iter().flat_map(|run| &run.call.insights);
-    let asked = insights.filter(|(_, shown)| shown.iter().any(|shown| shown.insight.provenance.endpoint != "computed"));
+    let asked = insights
+        .filter(|(_, shown)| shown.iter().any(|shown| !provider::is_computed(&shown.insight.provenance.endpoint)));
     asked.map(|(name, _)| name.as_str()).collect()
 }
 

@@ -16,6 +16,7 @@ use crate::gateway::price::{self, Price};
 use crate::gateway::transport::auth::{self, Auth};
 use crate::llm::models::Traits;
 use crate::llm::{self, ListCall, Provider, SchemaMode, ThinkTags};
+use crate::types::provider;
 
 /// Default interval at which a list of models is read.
 const DISCOVER_INTERVAL: Duration = Duration::from_secs(3600);
@@ -77,7 +78,7 @@ impl std::fmt::Debug for EndpointConfig {
 
 pub(in crate::gateway) fn read_endpoint(root: &mut Section<'_>, name: &str, value: Value) -> Option<EndpointConfig> {
     let path = format!("endpoints.{name}");
-    if !name_is_valid(name) || name == "local" {
+    if !name_is_valid(name) || provider::is_local(name) {
         let rule = "expected a name of A-Z a-z 0-9 _ . ~ : - other than \"local\", which is built in";
         root.problems().push(path, rule);
         return None;

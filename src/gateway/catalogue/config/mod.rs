@@ -21,6 +21,7 @@ use crate::base::names;
 use crate::base::settings::Section;
 use crate::gateway::price;
 use crate::llm::models::retires_soon;
+use crate::types::provider;
 
 /// The kinds of items in [`Config::inventory`].
 pub const INVENTORY: &[&str] = &["endpoint", "model", "route", "price"];
@@ -146,7 +147,7 @@ impl Config {
     pub fn is_local(&self, target: &str) -> bool {
         let is_local = |name: &str| {
             let model = self.models.iter().find(|model| model.name == name);
-            model.map_or(name == "local", |model| {
+            model.map_or(provider::is_local(name), |model| {
                 !model.candidates.is_empty() && model.candidates.iter().all(|candidate| candidate.remote().is_none())
             })
         };

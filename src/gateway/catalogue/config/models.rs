@@ -8,6 +8,7 @@ use super::values::{name_is_valid, vendor_id_is_valid};
 use crate::base::names;
 use crate::base::settings::Section;
 use crate::base::time::millis;
+use crate::types::provider::{LOCAL, is_local};
 
 /// Where a request may be sent: `endpoint/vendor-model`, or the embedded `local`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +54,7 @@ impl ModelConfig {
     /// The model as JSON, with the keys of the configuration.
     pub(in crate::gateway) fn to_json(&self) -> serde_json::Value {
         let candidate = |candidate: &CandidateConfig| match candidate {
-            CandidateConfig::Local => "local".to_owned(),
+            CandidateConfig::Local => LOCAL.to_owned(),
             CandidateConfig::Remote { endpoint, vendor_model } => format!("{endpoint}/{vendor_model}"),
         };
         let candidates: Vec<String> = self.candidates.iter().map(candidate).collect();
@@ -118,11 +119,11 @@ pub(in crate::gateway) const RETRIES: u32 = 2;
 
 /// Reads `endpoint/vendor-model` or `local`; `endpoints` are all names of endpoints in the file.
 pub(in crate::gateway) fn read_candidate(text: &str, endpoints: &[String]) -> Result<CandidateConfig, String> {
-    if text == "local" {
+    if is_local(text) {
         return Ok(CandidateConfig::Local);
     }
     let Some((endpoint, vendor_model)) = text.split_once('/') else {
-        let hint = names::hint(text, &["local"]);
+        let hint = names::hint(text, &[LOCAL]);
         return Err(format!("expected \"endpoint/vendor-model\" or \"local\", found {text:?}{hint}"));
     };
     if !endpoints.iter().any(|known| known == endpoint) {
@@ -141,7 +142,7 @@ pub(in crate::gateway) fn read_model(
     endpoints: &[String],
 ) -> ModelConfig {
     let mut section = Section::new(format!("models.{name}"), Some(value), root.problems());
-    if !name_is_valid(name) || name == "local" {
+    if !name_is_valid(name) || is_local(name) {
         section.problem("", "expected a name of A-Z a-z 0-9 _ . ~ : - other than \"local\", which is built in");
     }
     let mut candidates = Vec::new();
@@ -169,7 +170,7 @@ pub(in crate::gateway) fn read_model(
     };
     let retries = section.integer("retries", 0..=10).and_then(|number| u32::try_from(number).ok()).unwrap_or(RETRIES);
     // Counted as listed: an invalid candidate must not make the weights invalid too.
-    let remote = texts.iter().filter(|text| text.as_deref() != Some("local")).count();
+    let remote = texts.iter().filter(|text| !text.as_deref().is_some_and(is_local)).count();
     let balance = read_balance(&mut section, remote);
     let hedge_quantile = section.number("hedge_quantile", 0.5..=0.999);
     section.finish();

@@ -10,6 +10,7 @@ use crate::base::names;
 use crate::base::settings::{Section, found};
 use crate::llm;
 use crate::types::JsonMap;
+use crate::types::provider::{LOCAL, is_local};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteConfig {
@@ -71,9 +72,9 @@ pub(in crate::gateway) fn read_route(
                     if let Err(message) = read_candidate(&model, endpoints) {
                         variant.problem("model", message);
                     }
-                } else if model != "local" && !models.iter().any(|known| known.name == model) {
+                } else if !is_local(&model) && !models.iter().any(|known| known.name == model) {
                     let mut known: Vec<&str> = models.iter().map(|known| known.name.as_str()).collect();
-                    known.push("local");
+                    known.push(LOCAL);
                     let message = format!(
                         "no model {model:?}; there are: {}, and any \"endpoint/vendor-model\"{}",
                         names::list(&known),

@@ -2,6 +2,7 @@
 
 use super::values::vendor_id_is_valid;
 use crate::base::names;
+use crate::types::provider::{LOCAL, is_local};
 
 /// The configured names, and which of them an analysis asks.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +27,7 @@ impl Names {
                      {vendor_model:?}"
                 ));
             }
-            let known = route == "local"
+            let known = is_local(route)
                 || self.routes.iter().chain(&self.models).any(|name| name == route)
                 || endpoint.is_some_and(|endpoint| self.endpoints.iter().any(|name| name == endpoint));
             return if known {
@@ -36,7 +37,7 @@ impl Names {
                 let models = names::list(&self.models);
                 let hint = match endpoint {
                     Some(endpoint) => names::hint(endpoint, &self.endpoints),
-                    None => names::hint(route, &[&self.routes[..], &self.models, &["local".to_owned()]].concat()),
+                    None => names::hint(route, &[&self.routes[..], &self.models, &[LOCAL.to_owned()]].concat()),
                 };
                 Err(format!(
                     "no route or model {route:?}; routes: {routes}; models: {models}; or \"endpoint/vendor-model\", or \
@@ -51,7 +52,7 @@ impl Names {
             return Ok(route.clone());
         }
         if self.endpoints.is_empty() {
-            return Ok("local".to_owned());
+            return Ok(LOCAL.to_owned());
         }
         match self.models.as_slice() {
             [model] => Ok(model.clone()),

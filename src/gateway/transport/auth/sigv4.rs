@@ -7,7 +7,6 @@ use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Uri};
@@ -16,7 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
 use super::{Auth, AuthError};
-use crate::base::secret;
+use crate::base::{mac, secret};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
@@ -88,8 +87,8 @@ impl SigV4 {
         let secret = format!("AWS4{}", self.credentials.secret_access_key.expose_secret());
         let key = [day, &self.region, &self.service, "aws4_request"]
             .iter()
-            .fold(secret.into_bytes(), |key, part| hmac(&key, part.as_bytes()));
-        let signature = hex::encode(hmac(&key, to_sign.as_bytes()));
+            .fold(secret.into_bytes(), |key, part| mac::code(&key, &[part.as_bytes()]));
+        let signature = hex::encode(mac::code(&key, &[to_sign.as_bytes()]));
         let id = &self.credentials.access_key_id;
         format!("{ALGORITHM} Credential={id}/{scope}, SignedHeaders={names}, Signature={signature}")
     }
@@ -154,14 +153,6 @@ fn canonical_query(query: &str) -> String {
     parameters.sort_unstable();
     let written: Vec<String> = parameters.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     written.join("&")
-}
-
-fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
-    // HMAC takes a key of any length (RFC 2104).
-    Hmac::<Sha256>::new_from_slice(key).map_or(Vec::new(), |mut mac| {
-        mac.update(message);
-        mac.finalize().into_bytes().to_vec()
-    })
 }
 
 #[cfg(test)]
