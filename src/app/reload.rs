@@ -142,5 +142,11 @@ mod tests {
              [models.m]\ncandidates = [\"a/x\"]\n",
         );
         assert_eq!(plain.changed(&capped), [""; 0]);
+        let sink = |batch: u32| {
+            let text = format!("[[sink]]\nkind = \"webhook\"\nname = \"a\"\nurl = \"http://h/\"\nbatch = {batch}\n");
+            sections(&text)
+        };
+        assert_eq!(sink(1).changed(&sink(1)), [""; 0]);
+        assert_eq!(sink(1).changed(&sink(2)), ["sink"]);
     }
 }

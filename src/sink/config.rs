@@ -1,21 +1,21 @@
 //! `[[sink]]`: the configuration of one consumer.
+//!
+//! Knows no setting of a single kind: each kind reads its own.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use toml::Value;
 use url::Url;
 
-use super::{Kind, SINKS};
+use super::{Delivery, Kind, SINKS};
 use crate::base::names;
-use crate::base::secret::{Secret, outline};
+use crate::base::secret::outline;
 use crate::base::settings::{Problems, Section, found};
 use crate::hub::{Filter, Include};
 use crate::types::CallId;
-
-/// Maximum number of events in one webhook request.
-const MAX_BATCH: u64 = 1000;
 
 /// The configuration of one consumer.
 #[derive(Clone)]
@@ -32,16 +32,17 @@ pub struct Config {
     pub filter: Filter,
     /// Headers of every request or handshake.
     pub headers: HeaderMap,
-    /// Key of the signature (webhooks).
-    pub secret: Option<Secret>,
-    /// Number of events in one request (webhooks); 1 = the event itself is the body.
-    pub batch: usize,
+    /// The kind with its own settings.
+    pub(super) delivery: Arc<dyn Delivery>,
+    /// Changes with any setting.
+    digest: String,
 }
 
 impl fmt::Debug for Config {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The URL may contain a key.
-        formatter.debug_struct("Config").field("kind", &self.kind.name()).field("name", &self.name).finish()
+        let mut shown = formatter.debug_struct("Config");
+        shown.field("kind", &self.kind.name()).field("name", &self.name).field("digest", &self.digest).finish()
     }
 }
 
@@ -73,6 +74,7 @@ impl Config {
 
     /// Reads the table at `path`; `analyses` are those that exist. `None` if its kind or URL is missing or invalid.
     pub fn read(path: String, value: Value, analyses: &[String], problems: &mut Problems) -> Option<Self> {
+        let digest = hex::encode(&Sha256::digest(value.to_string())[..8]);
         let mut section = Section::new(path, Some(value), problems);
         let kinds: Vec<&'static str> = SINKS.iter().map(|kind| kind.name()).collect();
         let kind_name = section.required("kind", |section| section.choice("kind", &kinds));
@@ -86,15 +88,18 @@ impl Config {
                 let message = format!("kind = {:?} supports no partials and deltas, which have no seq", kind.name());
                 section.problem("include", message);
             }
-            for key in ["secret", "batch"] {
-                if section.has(key) && !kind.own_keys().contains(&key) {
+            // An ignored key would mislead: somebody might believe that frames are signed.
+            let others = SINKS.iter().flat_map(|other| other.own_keys()).filter(|key| !kind.own_keys().contains(key));
+            for key in others.copied() {
+                if section.take(key).is_some() {
                     section.problem(key, format!("has no meaning with kind = {:?}", kind.name()));
                 }
             }
         }
+        // Without a kind, the settings of all kinds are checked.
+        let own = SINKS.iter().filter(|known| kind.is_none_or(|kind| kind.name() == known.name()));
+        let delivery = own.map(|kind| kind.read(&mut section)).last();
         let headers = section.headers("headers");
-        let secret = section.secret("secret");
-        let batch = section.integer("batch", 1..=MAX_BATCH).unwrap_or(1);
         let name = section.string("name").filter(|name| {
             let valid = crate::types::id::check(name).is_ok();
             if !valid {
@@ -103,10 +108,9 @@ impl Config {
             valid
         });
         section.finish();
-        let (kind, url) = (kind?, url?);
+        let (kind, url, delivery) = (kind?, url?, delivery?);
         let name = name.unwrap_or_else(|| derived_name(kind, &url));
-        let batch = usize::try_from(batch).unwrap_or(1);
-        Some(Self { kind, name, url, calls, filter, headers, secret, batch })
+        Some(Self { kind, name, url, calls, filter, headers, delivery, digest })
     }
 }
 
@@ -195,7 +199,7 @@ mod tests {
         );
         assert_eq!(problems, [""; 0]);
         let config = config.expect("valid");
-        assert_eq!((config.kind.name(), config.name.as_str(), config.batch), ("webhook", "crm", 10));
+        assert_eq!((config.kind.name(), config.name.as_str()), ("webhook", "crm"));
         assert!(!config.filter.include.turns);
         assert_eq!(config.headers["x-team"], "billing");
         assert!(!format!("{config:?}").contains("hooks"));
@@ -211,6 +215,16 @@ mod tests {
         assert!(name("a").starts_with("websocket-"));
         assert_eq!(name("a"), name("a"));
         assert_ne!(name("a"), name("b"));
+    }
+
+    #[test]
+    fn shown_form_changes_with_every_setting() {
+        let shown = |more: &str| format!("{:?}", read(&format!("kind = \"webhook\"\nname = \"a\"\n{more}")).0);
+        let plain = "url = \"http://x/\"";
+        assert_eq!(shown(plain), shown(plain));
+        for more in ["url = \"http://y/\"", &format!("{plain}\nbatch = 2"), &format!("{plain}\ninclude = []")] {
+            assert_ne!(shown(plain), shown(more));
+        }
     }
 
     #[test]
@@ -239,7 +253,6 @@ mod tests {
             );
         }
         assert!(read("").1.iter().any(|problem| problem == "sink[0].kind: is required"));
-        // A key that a kind does not use is an error: otherwise somebody might believe that frames are signed.
         let (_, problems) = read("kind = \"webhook\"\nurl = \"http://x/\"\ninclude = [\"turns\", \"deltas\"]");
         assert!(problems[0].starts_with("sink[0].include: kind = \"webhook\""), "{problems:?}");
         let (_, problems) =

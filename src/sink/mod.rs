@@ -14,6 +14,7 @@ mod webhook;
 mod websocket;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use futures::future::BoxFuture;
@@ -29,6 +30,7 @@ pub use config::Config;
 use self::feed::Feed;
 use self::position::Position;
 use crate::base::metric::Register as _;
+use crate::base::settings::Section;
 use crate::hub::Hub;
 
 /// One kind of consumer.
@@ -39,20 +41,26 @@ pub trait Kind: Send + Sync {
     /// URL schemes that it supports.
     fn schemes(&self) -> &'static [&'static str];
 
-    /// Configuration keys that this kind uses, besides those that all kinds have.
+    /// Keys of the configuration that [`Kind::read`] reads. In a sink of another kind, they are errors.
     fn own_keys(&self) -> &'static [&'static str];
 
     /// Returns true if sinks of this kind also take frames without a `seq`: partials and deltas.
     fn takes_live(&self) -> bool;
 
+    /// Reads this kind's own settings of one sink. Invalid ones are reported to `section` and replaced by defaults.
+    fn read(&self, section: &mut Section<'_>) -> Arc<dyn Delivery>;
+}
+
+/// How one sink delivers: its kind, with the kind's own settings.
+pub trait Delivery: Send + Sync {
     /// Delivers until `stop`, then delivers the rest, for a few seconds at most.
-    fn run(&self, sink: Sink, stop: CancellationToken) -> BoxFuture<'static, ()>;
+    fn run(self: Arc<Self>, sink: Sink, stop: CancellationToken) -> BoxFuture<'static, ()>;
 }
 
 /// All kinds.
 pub static SINKS: &[&dyn Kind] = &[&websocket::WebSocket, &webhook::Webhook];
 
-/// Everything that a kind works with.
+/// Everything that a delivery works with.
 pub struct Sink {
     config: Config,
     feed: Feed,
@@ -144,7 +152,7 @@ pub fn run(
         };
         tracing::info!(sink = name, kind = config.kind.name(), order = position.order(), "the sink has started");
         let feed = Feed::new(&config, hub);
-        let kind = config.kind;
-        kind.run(Sink { metrics: metrics.of(&name), config, feed, position, dir }, stop).await;
+        let delivery = Arc::clone(&config.delivery);
+        delivery.run(Sink { metrics: metrics.of(&name), config, feed, position, dir }, stop).await;
     }
 }

@@ -4,6 +4,7 @@
 //! accepted or gets another answer; after any other answer it is tried a few times, then its events become dead letters
 //! and the next ones are sent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,14 +15,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::feed::Piece;
-use super::{Kind, Sink, dead};
+use super::{Delivery, Kind, Sink, dead};
 use crate::base::backoff::Backoff;
 use crate::base::http::post::{Answer, PostError, Poster};
 use crate::base::mac;
+use crate::base::secret::Secret;
+use crate::base::settings::Section;
 use crate::base::time::unix_ms;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("sidetone-signature");
 const EVENT_ID: HeaderName = HeaderName::from_static("sidetone-event-id");
+/// Maximum of `batch`.
+const MAX_BATCH: u64 = 1000;
 /// Size of the events read at once, bytes.
 const BATCH_BYTES: usize = 64 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,12 +61,28 @@ impl Kind for Webhook {
         false
     }
 
-    fn run(&self, sink: Sink, stop: CancellationToken) -> BoxFuture<'static, ()> {
-        Box::pin(run(sink, stop))
+    fn read(&self, section: &mut Section<'_>) -> Arc<dyn Delivery> {
+        let secret = section.secret("secret");
+        let batch = section.integer("batch", 1..=MAX_BATCH).and_then(|batch| usize::try_from(batch).ok());
+        Arc::new(Settings { secret, batch: batch.unwrap_or(1) })
     }
 }
 
-async fn run(mut sink: Sink, stop: CancellationToken) {
+/// The settings of one webhook.
+struct Settings {
+    /// Key of the signature.
+    secret: Option<Secret>,
+    /// Maximum number of events in one request; 1: the event itself is the body.
+    batch: usize,
+}
+
+impl Delivery for Settings {
+    fn run(self: Arc<Self>, sink: Sink, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(async move { run(&self, sink, stop).await })
+    }
+}
+
+async fn run(settings: &Settings, mut sink: Sink, stop: CancellationToken) {
     match Poster::new(&sink.config.url) {
         Ok(poster) => {
             let deadline = async {
@@ -69,7 +90,7 @@ async fn run(mut sink: Sink, stop: CancellationToken) {
                 tokio::time::sleep(STOP_GRACE).await;
             };
             tokio::select! {
-                () = deliver(&mut sink, &poster, &stop) => {}
+                () = deliver(settings, &mut sink, &poster, &stop) => {}
                 () = deadline => {}
             }
         }
@@ -80,7 +101,7 @@ async fn run(mut sink: Sink, stop: CancellationToken) {
 }
 
 /// Delivers until `stop`, and then until nothing is left.
-async fn deliver(sink: &mut Sink, poster: &Poster, stop: &CancellationToken) {
+async fn deliver(settings: &Settings, sink: &mut Sink, poster: &Poster, stop: &CancellationToken) {
     let Sink { config, feed, position, metrics, dir } = sink;
     let mut tap = feed.tap(&config.name, position.order(), false, Some(metrics.behind.clone()));
     let mut headers = config.headers.clone();
@@ -106,11 +127,9 @@ async fn deliver(sink: &mut Sink, poster: &Poster, stop: &CancellationToken) {
             }
             () = quiet => return,
         };
-        for request in pieces.chunks(config.batch) {
+        for request in pieces.chunks(settings.batch) {
             let Some(last) = request.last() else { continue };
-            let as_list = config.batch > 1;
-            let secret = config.secret.as_ref();
-            match deliver_one(poster, &mut headers, request, as_list, secret, &metrics.retries).await {
+            match deliver_one(settings, poster, &mut headers, request, &metrics.retries).await {
                 Ok(()) => {
                     metrics.delivered.inc_by(request.len() as u64);
                 }
@@ -138,14 +157,13 @@ async fn deliver(sink: &mut Sink, poster: &Poster, stop: &CancellationToken) {
 
 /// Posts until the request is accepted, or refused for good: the error is the HTTP status.
 async fn deliver_one(
+    settings: &Settings,
     poster: &Poster,
     headers: &mut HeaderMap,
     pieces: &[Piece],
-    as_list: bool,
-    secret: Option<&crate::base::secret::Secret>,
     retries: &prometheus_client::metrics::counter::Counter,
 ) -> Result<(), u16> {
-    let body = body(pieces, as_list);
+    let body = body(pieces, settings.batch > 1);
     if let Some((call, seq)) = pieces.first().and_then(|piece| piece.event.as_ref())
         && let Ok(id) = HeaderValue::try_from(format!("{call}:{seq}"))
     {
@@ -154,7 +172,7 @@ async fn deliver_one(
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut refusals = 0;
     loop {
-        if let Some(secret) = secret {
+        if let Some(secret) = &settings.secret {
             // Signed again each time: receivers refuse an old time.
             headers.insert(SIGNATURE, signature(&secret.value, unix_ms() / 1000, &body));
         }

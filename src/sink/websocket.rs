@@ -3,6 +3,7 @@
 //! A frame counts as taken once the peer has answered a ping that was sent after it. Other frames are sent again after
 //! a reconnect. Messages from the peer are ignored.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -10,8 +11,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::feed::Tap;
-use super::{Kind, Sink};
+use super::{Delivery, Kind, Sink};
 use crate::base::backoff::Backoff;
+use crate::base::settings::Section;
 use crate::base::ws::{self, ClientSocket, Incoming};
 use crate::protocol::CloseCode;
 
@@ -50,7 +52,13 @@ impl Kind for WebSocket {
         true
     }
 
-    fn run(&self, sink: Sink, stop: CancellationToken) -> BoxFuture<'static, ()> {
+    fn read(&self, _section: &mut Section<'_>) -> Arc<dyn Delivery> {
+        Arc::new(WebSocket)
+    }
+}
+
+impl Delivery for WebSocket {
+    fn run(self: Arc<Self>, sink: Sink, stop: CancellationToken) -> BoxFuture<'static, ()> {
         Box::pin(run(sink, stop))
     }
 }
