@@ -221,7 +221,7 @@ impl Given {
             max_output_tokens: section.integer("max_output_tokens", 1..=1_000_000),
             temperature: section.number("temperature", 0.0..=2.0),
             prompt: section.string("prompt"),
-            local: section.choice("local", &Method::NAMES).and_then(Method::parse),
+            local: section.choice("local", &Method::ALL.map(|(name, _)| name)).and_then(Method::parse),
             computed: None,
             to: shown::read_tag(section),
             questions: shown::read_questions(section),

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+pub(in crate::llm) mod formats;
 mod frames;
 mod identity;
 
@@ -104,10 +105,14 @@ fn requests() {
             Err(error) => return format!("refused: {error}"),
         };
         let body: Value = serde_json::from_slice(&wire.body).expect("a JSON body");
-        let AuthScheme::Key(key) = provider.auth() else { panic!("{} has no key in a header", provider.name()) };
-        let sent = wire.headers.iter().cloned().chain(key.with("KEY"));
-        let headers: Vec<String> =
-            sent.map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
+        // Other schemes than a key are shown by name: their headers depend on the time.
+        let (key, signed) = match provider.auth() {
+            AuthScheme::Key(key) => (key.with("KEY"), None),
+            scheme => (None, Some(format!("signed: {scheme:?}"))),
+        };
+        let sent = wire.headers.iter().cloned().chain(key);
+        let headers = sent.map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")));
+        let headers: Vec<String> = headers.chain(signed).collect();
         format!("POST {}\n{}\n\n{}", wire.path, headers.join("\n"), pretty(&body))
     });
 }

@@ -1,8 +1,10 @@
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::base::testing::kept;
-use crate::llm::{PROVIDERS, Provider, sse};
+use crate::llm::tests::formats::format_of;
+use crate::llm::{PROVIDERS, sse};
 
 const KNOWN: Reason = Reason::Known(Finish::Stop);
 
@@ -153,48 +155,16 @@ fn thinking_alone_is_not_said() {
     assert!(ended(&[thought, stop(0)], 0, 1, true).is_ok());
 }
 
-/// A whole answer in each wire format, with or without content, and with its finish reason as JSON.
-fn body(provider: &dyn Provider, said: bool, finish: &str) -> String {
-    match provider.name() {
-        "anthropic" => {
-            let content = if said { r#"[{"type":"text","text":"x"}]"# } else { "[]" };
-            format!(
-                r#"{{"type":"message","id":"i","model":"m","role":"assistant","content":{content},"stop_reason":{finish},"usage":{{"input_tokens":3,"output_tokens":1}}}}"#
-            )
-        }
-        "google" => {
-            let parts = if said { r#"[{"text":"x"}]"# } else { r#"[{"text":""}]"# };
-            format!(
-                r#"{{"candidates":[{{"index":0,"content":{{"role":"model","parts":{parts}}},"finishReason":{finish}}}],"usageMetadata":{{"promptTokenCount":3,"candidatesTokenCount":1}}}}"#
-            )
-        }
-        "cohere" => {
-            let content = if said { r#"[{"type":"text","text":"x"}]"# } else { "[]" };
-            format!(
-                r#"{{"id":"i","message":{{"role":"assistant","content":{content}}},"finish_reason":{finish},"usage":{{"tokens":{{"input_tokens":3,"output_tokens":1}}}}}}"#
-            )
-        }
-        _ => {
-            let content = if said { r#""x""# } else { r#""""# };
-            format!(
-                r#"{{"id":"i","object":"chat.completion","created":1,"model":"m","choices":[{{"index":0,"message":{{"role":"assistant","content":{content}}},"finish_reason":{finish}}}],"usage":{{"prompt_tokens":3,"completion_tokens":1}}}}"#
-            )
-        }
-    }
-}
-
 #[test]
 fn whole_body_of_each_provider_needs_a_known_finish_reason() {
     for provider in PROVIDERS {
-        let native = match provider.name() {
-            "anthropic" => "\"end_turn\"",
-            "google" => "\"STOP\"",
-            "cohere" => "\"COMPLETE\"",
-            _ => "\"stop\"",
-        };
+        let format = format_of(*provider);
+        let body = |said, finish| (format.answer)(said, &finish).to_string();
         for said in [true, false] {
-            for (finish, good) in [(native, true), ("null", false), ("\"\"", false), ("\"odd\"", false)] {
-                let body = body(*provider, said, finish);
+            for (finish, good) in
+                [(json!(format.stop), true), (Value::Null, false), (json!(""), false), (json!("odd"), false)]
+            {
+                let body = body(said, finish);
                 match provider.answer(body.as_bytes()) {
                     Ok(answer) => {
                         assert!(good, "{}: {body}", provider.name());
@@ -208,14 +178,9 @@ fn whole_body_of_each_provider_needs_a_known_finish_reason() {
                 }
             }
         }
-        let failed = body(*provider, true, "\"error\"");
+        let failed = body(true, json!("error"));
         assert!(matches!(provider.answer(failed.as_bytes()), Err(StreamError::Vendor(_))), "{}", provider.name());
-        let length = match provider.name() {
-            "anthropic" => "\"max_tokens\"",
-            "google" | "cohere" => "\"MAX_TOKENS\"",
-            _ => "\"length\"",
-        };
-        let answer = provider.answer(body(*provider, true, length).as_bytes()).expect("a truncated answer");
+        let answer = provider.answer(body(true, json!(format.length)).as_bytes()).expect("a truncated answer");
         assert_eq!(answer.choices[0].finish, Some(Finish::Length), "{}", provider.name());
     }
 }

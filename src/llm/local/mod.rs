@@ -67,19 +67,18 @@ pub enum Method {
 }
 
 impl Method {
-    /// The names in `local = "…"`.
-    pub const NAMES: [&'static str; 5] = ["extract", "sentiment", "mood", "actions", "questions"];
+    /// All methods, by the name in `local = "…"`.
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("extract", Self::Extract),
+        ("sentiment", Self::Sentiment),
+        ("mood", Self::Mood),
+        ("actions", Self::Actions),
+        ("questions", Self::Questions),
+    ];
 
     /// The method with that name.
     pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "extract" => Some(Self::Extract),
-            "sentiment" => Some(Self::Sentiment),
-            "mood" => Some(Self::Mood),
-            "actions" => Some(Self::Actions),
-            "questions" => Some(Self::Questions),
-            _ => None,
-        }
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, method)| *method)
     }
 }
 

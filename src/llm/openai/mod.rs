@@ -32,7 +32,7 @@ impl Provider for OpenAi {
     }
 
     fn auth(&self) -> AuthScheme {
-        AuthScheme::Key(self.key)
+        self.auth
     }
 
     fn prompt_cache(&self, model: &str) -> Option<PromptCache> {

@@ -4,14 +4,14 @@
 
 use super::cache::Dialect;
 use crate::llm::calls::IdRule;
-use crate::llm::{KeyHeader, SchemaMode};
+use crate::llm::{AuthScheme, KeyHeader, SchemaMode};
 
 /// The differences between OpenAI-compatible vendors.
 #[derive(Debug)]
 pub(in crate::llm) struct OpenAi {
     pub(super) name: &'static str,
     pub(super) base_url: Option<&'static str>,
-    pub(super) key: KeyHeader,
+    pub(super) auth: AuthScheme,
     /// Name of the token limit. OpenAI's reasoning models refuse the older name; most other vendors know only that one.
     pub(super) max_tokens: &'static str,
     /// Set if the role `developer` is known; otherwise it is sent as `system`.
@@ -54,7 +54,7 @@ const ALL_MODES: &[SchemaMode] = &[SchemaMode::JsonSchema, SchemaMode::JsonObjec
 const BASE: OpenAi = OpenAi {
     name: "openai_compatible",
     base_url: None,
-    key: KeyHeader::BEARER,
+    auth: AuthScheme::Key(KeyHeader::BEARER),
     max_tokens: "max_tokens",
     developer: false,
     stream_options: true,
@@ -98,7 +98,7 @@ pub(in crate::llm) static ASSEMBLYAI: OpenAi = OpenAi {
 /// Azure's `v1` API: `https://RESOURCE.openai.azure.com/openai/v1`.
 pub(in crate::llm) static AZURE: OpenAi = OpenAi {
     name: "azure",
-    key: KeyHeader::named("api-key"),
+    auth: AuthScheme::Key(KeyHeader::named("api-key")),
     max_tokens: "max_completion_tokens",
     developer: true,
     extras: false,

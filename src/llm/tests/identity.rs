@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::formats::format_of;
 use super::*;
 
 /// A conversation with answers of other models, which restart the numbering of their calls each time: the ids of each
@@ -28,51 +29,6 @@ fn conversation() -> Value {
     json!({"model":"m","messages":messages})
 }
 
-/// Calls as id and name, or results as id and content.
-type Pairs = Vec<(String, String)>;
-
-fn sent(provider: &dyn Provider, body: &Value) -> (Pairs, Pairs) {
-    let text = |value: &Value, path: &str| {
-        let value = value.pointer(path).unwrap_or_else(|| panic!("{path} of {value}"));
-        value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-    };
-    let (mut calls, mut results) = (Vec::new(), Vec::new());
-    let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    match provider.name() {
-        "google" => {
-            for part in items(&body["contents"]).iter().flat_map(|content| items(&content["parts"])) {
-                if part.get("functionCall").is_some() {
-                    calls.push((text(&part, "/functionCall/id"), text(&part, "/functionCall/name")));
-                } else if part.get("functionResponse").is_some() {
-                    let (named, of) =
-                        (text(&part, "/functionResponse/name"), text(&part, "/functionResponse/response/of"));
-                    assert_eq!(named, of, "a result has the name of its call");
-                    results.push((text(&part, "/functionResponse/id"), format!("{{\"of\":\"{of}\"}}")));
-                }
-            }
-        }
-        "anthropic" => {
-            for block in items(&body["messages"]).iter().flat_map(|message| items(&message["content"])) {
-                match block["type"].as_str() {
-                    Some("tool_use") => calls.push((text(&block, "/id"), text(&block, "/name"))),
-                    Some("tool_result") => results.push((text(&block, "/tool_use_id"), text(&block, "/content"))),
-                    _ => {}
-                }
-            }
-        }
-        _ => {
-            for message in items(&body["messages"]) {
-                let made = items(&message["tool_calls"]);
-                calls.extend(made.iter().map(|call| (text(call, "/id"), text(call, "/function/name"))));
-                if message["role"] == "tool" {
-                    results.push((text(&message, "/tool_call_id"), text(&message, "/content")));
-                }
-            }
-        }
-    }
-    (calls, results)
-}
-
 #[test]
 fn a_conversation_that_uses_ids_again_reaches_every_vendor_with_unique_ones() {
     let (request, _) = ChatRequest::from_json(conversation().to_string().as_bytes()).expect("request");
@@ -87,7 +43,7 @@ fn a_conversation_that_uses_ids_again_reaches_every_vendor_with_unique_ones() {
             marks: Marks::default(),
         };
         let body = || provider.encode(&request, &call).unwrap_or_else(|error| panic!("{name}: {error}")).body;
-        let (calls, results) = sent(*provider, &serde_json::from_slice(&body()).expect("JSON"));
+        let (calls, results) = (format_of(*provider).sent)(&serde_json::from_slice(&body()).expect("JSON"));
         assert_eq!(body(), body(), "{name}: the same request is the same body");
         assert_eq!(calls.len(), ANSWERS.iter().map(|ids| ids.len()).sum::<usize>(), "{name}");
         let ids: HashSet<&str> = calls.iter().map(|(id, _)| id.as_str()).collect();
@@ -126,21 +82,7 @@ fn whole_answers_have_unique_ids_with_every_vendor() {
     for provider in PROVIDERS {
         for ids in [[json!("x"), json!("x")], [json!(""), json!(null)], [json!(7), json!(7)], [json!("x"), json!("y")]]
         {
-            let [first, second] = &ids;
-            let body = match provider.name() {
-                "google" => json!({"candidates":[{"content":{"parts":[
-                    {"functionCall":{"id":first,"name":"f","args":{"n":1}}},
-                    {"functionCall":{"id":second,"name":"f","args":{"n":2}}}]},"finishReason":"STOP"}]}),
-                "anthropic" => json!({"type":"message","content":[
-                    {"type":"tool_use","id":first,"name":"f","input":{"n":1}},
-                    {"type":"tool_use","id":second,"name":"f","input":{"n":2}}],"stop_reason":"tool_use"}),
-                "cohere" => json!({"message":{"tool_calls":[
-                    {"id":first,"function":{"name":"f","arguments":"{\"n\":1}"}},
-                    {"id":second,"function":{"name":"f","arguments":{"n":2}}}]},"finish_reason":"TOOL_CALL"}),
-                _ => json!({"choices":[{"index":0,"finish_reason":"tool_calls","message":{"content":null,"tool_calls":[
-                    {"id":first,"function":{"name":"f","arguments":"{\"n\":1}"}},
-                    {"id":second,"index":0,"function":{"name":"f","arguments":{"n":2}}}]}}]}),
-            };
+            let body = (format_of(*provider).two_calls)(&ids);
             let answer = provider.answer(body.to_string().as_bytes()).expect("answer");
             let calls = &answer.choices[0].tool_calls;
             let found: Vec<&str> = calls.iter().map(|call| call.arguments.as_str()).collect();
@@ -154,27 +96,6 @@ fn whole_answers_have_unique_ids_with_every_vendor() {
 /// Streams with two calls, each complete in one chunk, numbered as vendors number them.
 #[test]
 fn streams_have_unique_ids_and_dense_indexes_with_every_vendor() {
-    let event = |provider: &dyn Provider, index: &Value, id: &Value, n: u32| -> Vec<Value> {
-        match provider.name() {
-            "google" => vec![json!({"candidates":[{"index":0,"content":{"parts":[
-                {"functionCall":{"id":id,"name":"f","args":{"n":n}}}]}}]})],
-            "anthropic" => vec![
-                json!({"type":"content_block_start","index":index,
-                    "content_block":{"type":"tool_use","id":id,"name":"f","input":{}}}),
-                json!({"type":"content_block_delta","index":index,
-                    "delta":{"type":"input_json_delta","partial_json":format!("{{\"n\":{n}}}")}}),
-                json!({"type":"content_block_stop","index":index}),
-            ],
-            "cohere" => vec![
-                json!({"type":"tool-call-start","index":index,"delta":{"message":{"tool_calls":
-                    {"id":id,"type":"function","function":{"name":"f","arguments":""}}}}}),
-                json!({"type":"tool-call-delta","index":index,"delta":{"message":{"tool_calls":
-                    {"function":{"arguments":format!("{{\"n\":{n}}}")}}}}}),
-            ],
-            _ => vec![json!({"id":"c","choices":[{"index":0,"delta":{"tool_calls":[
-                {"index":index,"id":id,"type":"function","function":{"name":"f","arguments":format!("{{\"n\":{n}}}")}}]}}]})],
-        }
-    };
     for provider in PROVIDERS {
         for (indexes, ids) in [
             ([json!(0), json!(0)], [json!("x"), json!("y")]),
@@ -190,7 +111,7 @@ fn streams_have_unique_ids_and_dense_indexes_with_every_vendor() {
             let what = format!("{} {indexes:?} {ids:?}", provider.name());
             let (mut decoder, mut answer, mut out) = (provider.stream(), ChatResponse::default(), Vec::new());
             for (number, (index, id)) in (1..).zip(indexes.iter().zip(&ids)) {
-                for event in event(*provider, index, id, number) {
+                for event in (format_of(*provider).call)(index, id, number) {
                     let data = event.to_string();
                     decoder.decode(sse::Event { name: "", data: data.as_bytes() }, &mut out).expect(&what);
                 }
