@@ -46,15 +46,10 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
     let tasks = api.drain.tasks.clone();
     tasks.spawn(async move {
         if let Ok(socket) = upgrade.socket().await {
-            let mut socket = held(socket, hold.as_ref());
+            let socket = held(socket, hold.as_ref());
             if let Some(refusal) = refusal {
-                // The refusal has the vendor's own format, because the vendor's SDKs understand no other.
                 let message = format!("Unauthorized Connection: {}", refusal.message);
-                let error = json!({"type": "Error", "error_code": 1008, "error": message});
-                if socket.send([error.to_string().into()]).await.is_ok() {
-                    socket.close(1008, proxy::SEE_ERROR).await;
-                }
-                return;
+                return proxy::refuse(socket, 1008, &message).await;
             }
             Box::pin(proxy::serve(socket, &query, &headers, bounds, &api.proxy)).await;
         }

@@ -60,7 +60,7 @@ const INJECTED: usize = 64;
 /// The vendor's version header.
 const VERSION: HeaderName = HeaderName::from_static("assemblyai-version");
 /// Reason in every close frame that follows an `Error` frame; the vendor uses the same text.
-pub const SEE_ERROR: &str = "See Error message for details";
+const SEE_ERROR: &str = "See Error message for details";
 
 /// Dependencies of a proxied session.
 #[derive(Clone)]
@@ -280,8 +280,8 @@ async fn pour(mut drawn: Drawn, mut feed: Feed, found: watch::Sender<Found>, met
     feed.detach().await;
 }
 
-/// Sends the refusal in the vendor's format.
-async fn refuse(mut socket: ServerSocket, code: u16, message: &str) {
+/// Closes a connection with an error in the vendor's format, because the vendor's SDKs understand no other.
+pub async fn refuse(mut socket: ServerSocket, code: u16, message: &str) {
     if socket.send([error_frame(code, message)]).await.is_ok() {
         socket.close(code, SEE_ERROR).await;
     }
