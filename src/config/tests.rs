@@ -9,6 +9,13 @@ fn parse(text: &str) -> Result<Config, Vec<String>> {
     Config::parse(text, Path::new(".")).map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
+/// Names of the built-in analyses that are `wanted`, sorted.
+fn built_in(wanted: impl Fn(&Analysis) -> bool) -> Vec<String> {
+    let registry = Analyses::builtin();
+    let is_wanted = |name: &&String| registry.get(name).is_some_and(|analysis| wanted(analysis));
+    registry.names().iter().filter(is_wanted).cloned().collect()
+}
+
 const ENDPOINTS: &str = "[endpoints.a]\nprovider = \"openai\"\n[endpoints.b]\nprovider = \"anthropic\"\n\
                          [models.one]\ncandidates = [\"a/x\", \"b/y\"]\n[models.two]\ncandidates = [\"b/y\"]\n";
 
@@ -75,6 +82,8 @@ fn bundle_over_two_routes_is_an_error_that_names_both() {
 
 #[test]
 fn an_analysis_without_a_way_to_be_answered_is_an_error() {
+    let answered = built_in(|analysis| analysis.settings.local.is_some()).join(", ");
+    assert!(answered.contains("summary"), "{answered}");
     let local = "[models.l]\ncandidates = [\"local\"]\n[routes.r]\nvariants = [{name = \"v\", model = \"l\"}]\n";
     for (text, target) in [
         ("[analyses.topics]\nevery_n_turns = 2\n", "local"),
@@ -85,8 +94,8 @@ fn an_analysis_without_a_way_to_be_answered_is_an_error() {
         let problems = parse(&format!("{local}{text}")).expect_err(text);
         let expected = format!(
             "analyses.topics.route: topics needs a model, but only the embedded provider (local) answers {target:?}, and \
-             it can answer only action_items, questions, sentiment, sentiment_turn, summary; configure [endpoints.NAME] and \
-             [models.NAME], and name the model or its route here"
+             it can answer only {answered}; configure [endpoints.NAME] and [models.NAME], and name the model or its route \
+             here"
         );
         assert_eq!(problems, [expected]);
     }
@@ -112,6 +121,8 @@ fn dangling_references_are_reported_with_a_suggestion() {
         }
     };
     let one = "[endpoints.a]\nprovider = \"openai\"\nmodels = [\"x\"]\n[models.one]\ncandidates = [\"a/x-large\"]\n";
+    let unasked = |name: &String| format!("routes.r.variants[0].prompt: analysis {name}: no prompt version \"v2\"");
+    let unasked: Vec<String> = built_in(|analysis| !analysis.is_computed()).iter().map(unasked).collect();
     let routed = |variant: &str| format!("{one}[gateway]\ndefault_route = \"r\"\n[routes.r]\nvariants = [{variant}]\n");
     for (text, expected) in [
         // Analyses that run by default: errors.
@@ -125,18 +136,7 @@ fn dangling_references_are_reported_with_a_suggestion() {
         // Analyses that run only if a call names them: warnings.
         (
             routed("{model = \"one\", prompt = \"v2\"}") + "[ingest]\nanalyses = [\"mine\"]\n",
-            vec![
-                "routes.r.variants[0].prompt: analysis action_items: no prompt version \"v2\"",
-                "routes.r.variants[0].prompt: analysis call_report: no prompt version \"v2\"",
-                "routes.r.variants[0].prompt: analysis entities: no prompt version \"v2\"",
-                "routes.r.variants[0].prompt: analysis next_best_action: no prompt version \"v2\"",
-                "routes.r.variants[0].prompt: analysis questions: no prompt version \"v2\"",
-                "routes.r.variants[0].prompt: analysis sentiment: no prompt version \"v2\"",
-                "routes.r.variants[0].prompt: analysis sentiment_turn: no prompt version \"v2\"",
-                "routes.r.variants[0].prompt: analysis speakers: no prompt version \"v2\"",
-                "routes.r.variants[0].prompt: analysis summary: no prompt version \"v2\"",
-                "routes.r.variants[0].prompt: analysis topics: no prompt version \"v2\"",
-            ],
+            unasked.iter().map(String::as_str).collect(),
         ),
         (
             format!("{one}[routes.mine]\nvariants = [{{model = \"one\", prompt = \"v22\"}}]\n"),
@@ -255,8 +255,10 @@ fn names_of_broken_sections_are_among_those_there_are() {
          [[sink]]\nkind = \"webhook\"\nurl = \"https://h/\"\nanalyses = [\"mine\", \"mien\"]\n[enpoints.a]\n",
     )
     .expect_err("refused");
-    let there = "there are: action_items, call_report, entities, mine, next_best_action, questions, sentiment, \
-                 sentiment_turn, speakers, stats, summary, topics";
+    let mut there = built_in(|_| true);
+    there.push("mine".to_owned());
+    there.sort_unstable();
+    let there = format!("there are: {}", there.join(", "));
     for expected in [
         format!("ingest.analyses: no analysis \"sumary\"; {there}; did you mean \"summary\"?"),
         format!("sink[0].analyses: no analysis \"mien\"; {there}; did you mean \"mine\"?"),

@@ -11,7 +11,7 @@ use crate::base::surrogates;
 use crate::types::{JsonMap, SttEvent};
 
 /// Members that hold a message's type at various vendors. `message` is left out: elsewhere it holds text.
-const DISCRIMINATORS: [&str; 7] =
+pub(super) const DISCRIMINATORS: [&str; 7] =
     ["type", "message_type", "msg_type", "event", "EventType", "event_type", "TranscriptionEvent"];
 /// Longest type or member name that is shown, in characters.
 const MAX_SHOWN_CHARS: usize = 64;
