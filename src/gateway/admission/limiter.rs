@@ -98,7 +98,10 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let amount = self.amount.unwrap_or(TokenEstimate::NOTHING);
-        self.vendor_limits.settle(self.estimate, amount);
+        // A vendor's first report includes the requests before it, which were not counted here.
+        if self.estimate != TokenEstimate::NOTHING {
+            self.vendor_limits.settle(self.estimate, amount);
+        }
         {
             let usage = &mut self.limiter.state().usage;
             usage.slots = usage.slots.saturating_sub(1);
@@ -145,6 +148,11 @@ impl Limiter {
         concurrency.is_none() && requests.is_none() && tokens.is_none() && !vendor_limits.any()
     }
 
+    /// What a request uses. An estimate takes a pass over the whole prompt, so none is made where no tokens are limited.
+    fn tokens_of(&self, vendor_limits: &VendorLimits, estimate: impl FnOnce() -> TokenEstimate) -> TokenEstimate {
+        if self.limits.tokens.is_some() || vendor_limits.any() { estimate() } else { TokenEstimate::NOTHING }
+    }
+
     /// Admits a request if it need not wait and no other request waits. `None`: nothing is limited, and no permit is
     /// needed.
     pub(in crate::gateway) fn try_enter(
@@ -158,7 +166,8 @@ impl Limiter {
         if self.waiting.load(Ordering::Relaxed) > 0 {
             return Err(Refusal { cause: Cause::Waiting, wait: None });
         }
-        self.take(&mut self.state().usage, vendor_limits, estimate(), Instant::now()).map(Some)
+        let estimate = self.tokens_of(vendor_limits, estimate);
+        self.take(&mut self.state().usage, vendor_limits, estimate, Instant::now()).map(Some)
     }
 
     /// Admits a request, or makes it wait for its turn: at most [`Limits::max_wait`] and no longer than `deadline`, and
@@ -176,7 +185,7 @@ impl Limiter {
         if self.unlimited(vendor_limits) {
             return Ok(None);
         }
-        let (estimate, since) = (estimate(), Instant::now());
+        let (estimate, since) = (self.tokens_of(vendor_limits, estimate), Instant::now());
         let until = deadline.min(since + self.limits.max_wait);
         let (queued, mut granted) = {
             let mut state = self.state();
