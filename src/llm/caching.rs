@@ -3,26 +3,34 @@
 //! Knows no vendor: each vendor's file says which cache a model has and how a prefix is marked. Knows no clock: the
 //! caller of [`PromptCache::plan`] says how long ago earlier requests were sent.
 
+use std::fmt;
 use std::sync::Arc;
 
-use super::{ChatRequest, Content, Text};
+use super::{ChatRequest, Content};
 
 /// Assumed number of prompt bytes per token. It is low, so that a prefix slightly below the minimum is marked too:
 /// vendors ignore such a mark, and it costs nothing.
 const BYTES_PER_TOKEN: u64 = 3;
 
 /// One of the texts that form a prompt, with nothing between them.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Block {
-    pub text: Text,
+    pub text: Arc<str>,
     /// Set if a prefix that later requests repeat byte by byte ends here.
     pub ends_prefix: bool,
 }
 
 impl Block {
     /// A block that ends no shared prefix.
-    pub fn new(text: impl Into<Text>) -> Self {
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self { text: text.into(), ends_prefix: false }
+    }
+}
+
+/// Shows only the length: the content of a prompt must not be logged.
+impl fmt::Debug for Block {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Block({} bytes{})", self.text.len(), if self.ends_prefix { ", ends a prefix" } else { "" })
     }
 }
 

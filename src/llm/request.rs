@@ -130,12 +130,12 @@ impl Content {
 
     /// The segments of a text, or of all blocks; none of content parts.
     pub fn segments(&self) -> impl Iterator<Item = &Arc<str>> {
-        let (text, blocks): (Option<&Text>, &[Block]) = match self {
-            Self::Text(text) => (Some(text), &[]),
-            Self::Blocks(blocks) => (None, blocks),
-            Self::None | Self::Parts(_) => (None, &[]),
+        let (segments, blocks): (&[Arc<str>], &[Block]) = match self {
+            Self::Text(text) => (text.segments(), &[]),
+            Self::Blocks(blocks) => (&[], blocks),
+            Self::None | Self::Parts(_) => (&[], &[]),
         };
-        text.into_iter().chain(blocks.iter().map(|block| &block.text)).flat_map(|text| text.segments())
+        segments.iter().chain(blocks.iter().map(|block| &block.text))
     }
 }
 

@@ -196,7 +196,7 @@ impl Vendor {
         let mut ends = Vec::new();
         let mut prompt = before;
         for block in blocks {
-            prompt.push_str(&block.text.to_string());
+            prompt.push_str(&block.text);
             ends.push(prompt.len());
         }
         let tokens = |bytes: usize| estimate(&prompt[..bytes]);
@@ -253,7 +253,7 @@ fn naive(questions: &[Question], turns: u64) -> f64 {
     let (before, blocks) = texts(&empty);
     // All questions' instructions and schemas are in one prompt here; each prompt of the script has those of one
     // question.
-    let fixed = estimate(&before) + blocks.iter().map(|block| estimate(&block.text.to_string())).sum::<u64>();
+    let fixed = estimate(&before) + blocks.iter().map(|block| estimate(&block.text)).sum::<u64>();
     let currents = questions.iter().map(|question| estimate(&question.current.to_string())).sum::<u64>();
     let fixed = (fixed - currents) as f64;
     let mut talk = Talk::new();

@@ -191,7 +191,7 @@ fn cut(request: &ChatRequest) -> (String, String) {
     let prefix = blocks.iter().rposition(|block| block.ends_prefix).map_or(0, |last| last + 1);
     for (position, block) in blocks.iter().enumerate() {
         let into = if position < prefix { &mut cut.0 } else { &mut cut.1 };
-        into.push_str(&block.text.to_string());
+        into.push_str(&block.text);
     }
     cut
 }

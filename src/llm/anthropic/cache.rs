@@ -35,12 +35,12 @@ pub(in crate::llm) fn of(model: &str) -> PromptCache {
 /// refuses it.
 pub(super) fn write(blocks: &mut Blocks<'_>, texts: &[Block], marks: Marks) {
     for (position, block) in texts.iter().enumerate() {
-        if block.text.segments().iter().all(|segment| segment.trim().is_empty()) {
+        if block.text.trim().is_empty() {
             continue;
         }
         let mut object = Object::new(blocks.next());
         object.string("type", "text");
-        json::segments(object.key("text"), block.text.segments());
+        json::segments(object.key("text"), [&block.text]);
         if marks.at(position) {
             object.key("cache_control").extend_from_slice(MARK);
         }

@@ -118,7 +118,7 @@ impl Dialect {
             }
             Spelling::Nothing | Spelling::Key => {
                 let mut object = open(out);
-                json::segments(object.key("content"), blocks.iter().flat_map(|block| block.text.segments()));
+                json::segments(object.key("content"), blocks.iter().map(|block| &block.text));
                 object.end();
             }
         }
@@ -130,7 +130,7 @@ fn write_parts(out: &mut Vec<u8>, blocks: &[Block], mark: impl Fn(&mut Object<'_
     json::list(out, blocks.iter().enumerate(), |out, (position, block)| {
         let mut part = Object::new(out);
         part.string("type", "text");
-        json::segments(part.key("text"), block.text.segments());
+        json::segments(part.key("text"), [&block.text]);
         mark(&mut part, position);
         part.end();
     });
