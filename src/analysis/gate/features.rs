@@ -28,7 +28,7 @@ pub(super) fn of(text: &str, before: Option<&[&str]>) -> [f32; COUNT] {
     let marked = || spoken.iter().map(String::as_str).zip(polite.iter().copied());
     let own: Vec<&str> = marked().filter(|(word, polite)| !polite && !is_assent(word)).map(|(word, _)| word).collect();
     let assents = marked().filter(|(word, polite)| !polite && is_assent(word)).count();
-    let stems = words::content(&own.join(" "));
+    let stems: Vec<&str> = own.iter().filter_map(|word| words::content_stem(word)).collect();
     let digits: Vec<&str> = own.iter().copied().filter(|word| words::is_number(word)).collect();
     // Most short turns have neither content words nor numbers, so nothing in them can be a repetition.
     let (mut said, mut repeated) = (stems.len(), digits.len());
@@ -36,7 +36,7 @@ pub(super) fn of(text: &str, before: Option<&[&str]>) -> [f32; COUNT] {
         let known: HashSet<String> = before.iter().flat_map(|earlier| words::content(earlier)).collect();
         let numbers: HashSet<String> =
             before.iter().flat_map(|earlier| words::plain(earlier)).filter(|word| words::is_number(word)).collect();
-        said = stems.iter().filter(|stem| known.contains(*stem)).count();
+        said = stems.iter().filter(|stem| known.contains(**stem)).count();
         repeated = digits.iter().filter(|word| numbers.contains(**word)).count();
     }
     let any = |set: &Set| own.iter().any(|word| set.contains(word));

@@ -41,8 +41,13 @@ pub(crate) fn plain(text: &str) -> impl Iterator<Item = String> {
 
 /// Stems of the content words. In scripts without spaces, each character is a word.
 pub(crate) fn content(text: &str) -> Vec<String> {
-    let carries = |word: &String| word.chars().any(text::is_unspaced) || (word.len() > 2 && !is_stop(word));
-    plain(text).filter(carries).map(|word| stem(&word).to_owned()).collect()
+    plain(text).filter_map(|word| content_stem(&word).map(str::to_owned)).collect()
+}
+
+/// The stem of a word as [`plain`] returns it; `None` if the word has no content.
+pub(crate) fn content_stem(word: &str) -> Option<&str> {
+    let carries = word.chars().any(text::is_unspaced) || (word.len() > 2 && !is_stop(word));
+    carries.then(|| stem(word))
 }
 
 /// Returns true for a word without content.
