@@ -167,6 +167,7 @@ impl Decoder for ElevenLabsDecoder {
             return Err(wire::bad_field("message_type", "a message type such as \"committed_transcript\"", None));
         };
         let timestamped = kind.as_str() == "committed_transcript_with_timestamps";
+        let before = self.changes;
         let (timestamps, waiting) = (self.timestamps, self.waiting.take());
         self.changes += u64::from(waiting.is_some());
         if waiting.is_some() && !timestamped && timestamps.is_none() {
@@ -174,12 +175,12 @@ impl Decoder for ElevenLabsDecoder {
         }
         let mut events = Vec::new();
         if let Err(error) = self.message(kind.as_str(), frame, &mut events) {
-            (self.timestamps, self.waiting) = (timestamps, waiting);
+            (self.changes, self.timestamps, self.waiting) = (before, timestamps, waiting);
             return Err(error);
         }
         if matches!(events.as_slice(), [SttEvent::Unknown { .. }]) {
             // An unknown message tells nothing about the waiting commit.
-            (self.timestamps, self.waiting) = (timestamps, waiting);
+            (self.changes, self.timestamps, self.waiting) = (before, timestamps, waiting);
             out.append(&mut events);
             return Ok(());
         }

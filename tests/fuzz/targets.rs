@@ -28,14 +28,21 @@ pub const FRAMINGS: [Framing; 3] = [Framing::Sse, Framing::AwsEventStream, Frami
 pub fn stt(data: &[u8]) {
     let Some((&first, rest)) = data.split_first() else { return };
     let text = String::from_utf8_lossy(rest);
-    let mut decoder = DIALECTS[usize::from(first) % DIALECTS.len()].open();
+    let dialect = DIALECTS[usize::from(first) % DIALECTS.len()];
+    let mut decoder = dialect.open();
     let mut events = Vec::new();
     for frame in text.lines() {
         let (before, version) = (events.len(), decoder.carry_version());
         let errors = match decoder.decode(frame, &mut events) {
             Ok(errors) => errors,
             Err(error) => {
-                assert_eq!((events.len(), decoder.carry_version()), (before, version), "an error changed something");
+                let after = (events.len(), decoder.carry_version());
+                assert_eq!(
+                    after,
+                    (before, version),
+                    "{}: the error of a frame changed something: {frame}",
+                    dialect.name()
+                );
                 vec![error]
             }
         };

@@ -63,11 +63,12 @@ const SUBJECTS: &[Subject] = &[
     Subject { name: "journal", case: decoders::journal, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
 ];
 
-/// Cases that once cost more than their limit, by subject and seed.
+/// Cases that once failed, by subject and seed.
 ///
 /// * `schema:28` overflowed the stack: schema and answer led 200 parts deep.
 /// * `answer:2006337` took 26 s: see the commit that added it.
-const KNOWN: &[(&str, u64)] = &[("schema", 28), ("answer", 2_006_337)];
+/// * `stt:5000367` is no cost: an unreadable frame of `elevenlabs` counted as a change of what its decoder holds.
+const KNOWN: &[(&str, u64)] = &[("schema", 28), ("answer", 2_006_337), ("stt", 5_000_367)];
 
 #[test]
 fn fuzz_cases_stay_within_their_bounds() {
