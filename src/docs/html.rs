@@ -10,7 +10,6 @@ use super::topics::{SIDETONE_TOML_NAME, TOPICS, Topic};
 /// The frame around each page. Its three marks are replaced in the order of [`fill`].
 const FRAME: &str = include_str!("page.html");
 
-/// The page of a topic.
 pub fn page(topic: &Topic) -> String {
     let chapters = headings(topic.text).into_iter().filter(|(level, ..)| *level == 2);
     let chapters: String =

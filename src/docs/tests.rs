@@ -153,7 +153,7 @@ fn clients_of_the_readme_have_at_most_25_lines() {
 }
 
 #[test]
-fn page_has_everything_of_its_topic_and_loads_nothing() {
+fn page_has_its_whole_topic_and_loads_no_file() {
     for topic in TOPICS {
         let page = page(topic);
         for (level, _, anchor) in headings(topic.text) {

@@ -53,7 +53,6 @@ topics! {
     limits, "limits.md", "every limit with its default and its error";
 }
 
-/// The topic of that name.
 pub fn topic(name: &str) -> Option<&'static Topic> {
     TOPICS.iter().find(|topic| topic.name == name)
 }

@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to over its DevTools protocol. Knows nothing of Sidetone."""
+"""Controls a headless Chromium through its DevTools protocol. Knows nothing of Sidetone."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the client tests share: the real binary, a fake vendor made of recordings, and an LLM that answers at once."""
+"""Fixtures of the client tests: the real binary, a fake vendor that plays recordings, and an LLM that answers at once."""
 
 import json
 import os
@@ -17,7 +17,7 @@ BINARY = os.environ.get("SIDETONE_BIN", "target/debug/sidetone")
 RECORDINGS = Path(os.environ.get("SIDETONE_RECORDINGS", "../shared/recordings"))
 GOLDEN = Path(__file__).parent.parent / "golden" / "stt"
 
-# A made-up call with all that the protocol has.
+# An invented call with every message of the protocol.
 CALL = [
     (0, {"type": "Begin", "id": "5f1c0b7e-92d4-4d0e-8c39-0d2b7a6f1e21", "expires_at": 1790221526}),
     *[
@@ -46,30 +46,30 @@ FINALS = 4
 
 
 NO_RECORDINGS = f"no recordings in {RECORDINGS}: SIDETONE_RECORDINGS names their folder"
-# A second of mu-law silence at 8 kHz, the longest message that the vendor takes.
+# One second of mu-law silence at 8 kHz: the longest audio message that the vendor accepts.
 SECOND = b"\xff" * 8000
 
 
 def recordings():
-    """Every recording of the shared folder; none where it is absent."""
+    """Every recording of the folder; none if the folder does not exist."""
     return sorted(RECORDINGS.glob("[!.l]*.jsonl")) if RECORDINGS.is_dir() else []
 
 
 def some_recordings():
-    """One of each set; every one with SIDETONE_ALL_RECORDINGS, which takes minutes."""
+    """One recording of each set; with SIDETONE_ALL_RECORDINGS all of them, which takes minutes."""
     if os.environ.get("SIDETONE_ALL_RECORDINGS"):
         return recordings()
     return list({path.stem.split("-")[0]: path for path in recordings()}.values())
 
 
 def seconds(recording):
-    """Whole seconds of audio that lead up to the recording's `Termination`, and not past it: the client says when."""
+    """Seconds of audio before the recording's `Termination`, rounded down, so that the client ends the session."""
     *_, last = recording.read_text().splitlines()
     return (json.loads(last)["at_ms"] - 1) // 1000
 
 
 class Process:
-    """The binary, running, until the test is over."""
+    """A running process of the binary. The test stops it."""
 
     def __init__(self, *arguments, **more):
         self.process = subprocess.Popen([BINARY, *map(str, arguments)], stdout=subprocess.PIPE, text=True, **more)
@@ -142,7 +142,7 @@ class Llm:
                     self.end_headers()
                     self.wfile.write(answer)
                 except OSError:
-                    pass  # Sidetone gave up: that is its right.
+                    pass  # Sidetone has closed the connection, which it may do.
 
             def log_message(self, *_):
                 pass
@@ -175,7 +175,7 @@ def start(tmp_path):
 
     class Start:
         def call(self, name="call", doubles=True):
-            """The made-up call; without doubles, turns end once, as the vendor's newer models have it."""
+            """The invented call. Without doubles, each turn ends once, as with the vendor's newer models."""
             path = tmp_path / f"{name}.jsonl"
             rows = [
                 (at, message) for at, message in CALL

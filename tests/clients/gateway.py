@@ -1,4 +1,4 @@
-"""What the gateway's suites share: one daemon before a fake of each vendor, and OpenAI's own client at it."""
+"""Shared by the gateway's tests: one daemon, a fake server of each vendor behind it, and OpenAI's own client."""
 
 import importlib
 import json
@@ -9,12 +9,12 @@ import pytest
 from conftest import Process
 
 
-# Its list of prices comes with the package: nothing is fetched.
+# litellm uses the list of prices in its package, and does not download one.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 
 def need(name):
-    """A package of requirements-gateway.txt; without it the tests are skipped, but never in CI."""
+    """Imports a package of requirements-gateway.txt. If it is missing, the tests are skipped; in CI they fail."""
     return importlib.import_module(name) if os.environ.get("CI") == "true" else pytest.importorskip(name)
 
 
@@ -23,7 +23,7 @@ from fakes.anthropic_messages import Anthropic  # noqa: E402
 from fakes.gemini import Gemini  # noqa: E402
 from fakes.openai_chat import AssemblyAi, OpenAi  # noqa: E402
 
-# Endpoint: fake, provider, what its base URL ends with, more of its section.
+# For each endpoint: the fake server, the provider, the end of the base URL, and further keys of its section.
 ENDPOINTS = {
     "openai": (OpenAi, "openai", "/v1", ""),
     "assemblyai": (AssemblyAi, "assemblyai", "/v1", ""),
@@ -68,7 +68,7 @@ class Gateway:
 
 
 def collect(chunks):
-    """What an OpenAI client makes of a stream: one completion."""
+    """Puts the chunks of a stream together into one completion, as an OpenAI client does."""
     whole = {"choices": [], "usage": None}
     for chunk in chunks:
         whole["usage"] = chunk.get("usage") or whole["usage"]
@@ -83,7 +83,7 @@ def collect(chunks):
                 if part["delta"].get(key):
                     message[key] = (message.get(key) or "") + part["delta"][key]
             for block in part["delta"].get("thinking_blocks", []):
-                # `index` is its place in the list, as OpenAI's own client wants it of lists in a stream.
+                # `index` is the position in the list: OpenAI's own client requires it for lists in a stream.
                 blocks = message.setdefault("thinking_blocks", [])
                 assert block.pop("index") == len(blocks)
                 blocks.append(block)
@@ -102,7 +102,7 @@ def collect(chunks):
 
 
 def at(value, path):
-    """`a.0.b` of a document; ABSENT where there is no such place."""
+    """The value at the path `a.0.b` of a document; ABSENT if the path does not exist."""
     for step in re.split(r"(?<!\\)\.", path):
         step = step.replace("\\.", ".")
         try:
@@ -116,7 +116,7 @@ ABSENT = "(absent)"
 
 
 def check(document, expected):
-    """Every path of `expected` has its value, or matches it where it is a pattern."""
+    """Checks that every path of `expected` has the expected value, or matches it if it is a pattern."""
     found = {path: at(document, path) for path in expected}
     wrong = {path for path, value in expected.items() if not same(found[path], value)}
     assert not wrong, f"{sorted(wrong)} of {json.dumps(document, indent=1)[:4000]}"

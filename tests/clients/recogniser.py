@@ -1,4 +1,4 @@
-"""A small v3 server over PocketSphinx: real audio in, real (and often wrong) words out."""
+"""A small server of the v3 protocol that recognises real audio with PocketSphinx. The words are often wrong."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ PAUSE = 0.4
 
 
 class Session:
-    """Audio of one client, cut into turns at pauses."""
+    """Audio of one client, divided into turns at pauses."""
 
     def __init__(self, rate):
         self.rate = rate
@@ -40,7 +40,7 @@ class Session:
                 "transcript": text, "end_of_turn_confidence": 1.0 if end else 0.0, "words": self.words() if end else []}
 
     def take(self, audio, last=False):
-        """The messages that this audio gives."""
+        """The messages that result from this audio."""
         self.pending += audio
         size = self.endpointer.frame_bytes
         while len(self.pending) >= size:
@@ -77,7 +77,7 @@ async def serve_client(socket):
     async for message in socket:
         if isinstance(message, bytes):
             heard += len(message)
-            # Recognition is heavy: it runs beside the socket, so that pings are answered.
+            # Recognition takes long, so it runs in a thread of its own: the socket must answer pings meanwhile.
             for turn in await asyncio.to_thread(lambda: list(session.take(message))):
                 await socket.send(json.dumps(turn))
         elif json.loads(message)["type"] == "Terminate":

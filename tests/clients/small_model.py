@@ -1,4 +1,4 @@
-"""What the tests with a small real model share: its server, and the clocks of a model that is slow."""
+"""Shared by the tests with a small real model: its server, and timeouts that suit a slow model."""
 
 import importlib.util
 import socket

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: a call as it goes on, its insights and their evidence, a restart of the daemon, keys."""
+"""The dashboard in a real browser: a live call, its insights and their evidence, a restart of the daemon, keys."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def serve(folder, port=0, config=""):
 
 @pytest.fixture
 def produce():
-    """Makes producers, which go with the test."""
+    """Makes producers, which end with the test."""
     with ExitStack() as sockets:
         yield lambda *arguments, **more: Producer(sockets, *arguments, **more)
 
@@ -69,7 +69,7 @@ def has(page, text):
     return page.until(f"document.body.innerText.includes({json.dumps(text)})")
 
 
-def test_a_call_is_shown_as_it_goes_on_and_over_a_restart(tmp_path, page, produce):
+def test_live_call_is_shown_and_continues_after_a_restart(tmp_path, page, produce):
     daemon = serve(tmp_path)
     try:
         page.open(f"{daemon.url}/")
@@ -84,7 +84,7 @@ def test_a_call_is_shown_as_it_goes_on_and_over_a_restart(tmp_path, page, produc
         page.until(f"{TURNS}.length === 2 && !document.querySelector('.partial')")
         assert "customer" in page.run(f"{TURNS}[1]") and "terrible service" in page.run(f"{TURNS}[1]")
         has(page, "Ms. Shah")
-        # Insights with what they rest on: the quote leads to the turn.
+        # Insights with their evidence: a click on the quote shows the turn.
         page.until("document.querySelector('[aria-label=sentiment] .bar.negative')")
         page.until("document.querySelector('.evidence')")
         page.run("[...document.querySelectorAll('.evidence')].find(quote => quote.innerText.includes('terrible')).click()")
@@ -92,7 +92,7 @@ def test_a_call_is_shown_as_it_goes_on_and_over_a_restart(tmp_path, page, produc
         call.send(type="revise", turn_order=1, text="I am angry, the order is late.")
         page.until(f"{TURNS}[1].includes('the order is late') && {TURNS}[1].includes('corrected')")
 
-        # The daemon dies; the page says so, comes back by itself and goes on where it was.
+        # The daemon is killed. The page says so, reconnects by itself and continues at its position.
         port = int(daemon.url.rsplit(":", 1)[1])
         daemon.process.send_signal(signal.SIGKILL)
         daemon.process.wait()
@@ -103,12 +103,12 @@ def test_a_call_is_shown_as_it_goes_on_and_over_a_restart(tmp_path, page, produc
         call.turn(2)
         call.turn(3)
         page.until(f"{TURNS}.length === 4")
-        # What was said is text, and never markup.
+        # Spoken text is shown as text and never interpreted as markup.
         assert page.run("document.querySelectorAll('img').length") == 0
         assert FORGED in page.run(f"{TURNS}[3]") and page.run("document.title") != "owned"
         page.until("document.querySelector('svg.trend polyline')")
 
-        # By the keyboard: another call, found by its name, and back.
+        # With the keyboard: to another call, found by its name, and back.
         produce(daemon, "other").send(type="turn", turn_order=0, speaker="b", text="Hello from another call.")
         page.until("document.querySelectorAll('.call').length === 2")
         page.press("/")
@@ -125,7 +125,7 @@ def test_a_call_is_shown_as_it_goes_on_and_over_a_restart(tmp_path, page, produc
         page.until("document.querySelector('#title').innerText.includes('completed')")
         page.until("[...document.querySelectorAll('.card')].every(card => card.innerText.includes('final'))")
 
-        # Who comes when it is over sees the same, and how it came there.
+        # A page that is opened after the call has ended shows the same, and the revisions before.
         before = page.run(TURNS)
         page.open("about:blank")
         page.open(f"{daemon.url}/#c_1", width=390, height=780, scheme="dark")
@@ -136,7 +136,7 @@ def test_a_call_is_shown_as_it_goes_on_and_over_a_restart(tmp_path, page, produc
         assert page.run("document.documentElement.scrollWidth") <= 390, "a phone needs no sideways scrolling"
         dark = page.run("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
         assert sum(dark) < 150, f"dark is dark: {dark}"
-        # It asks nobody but its daemon, and nothing went wrong but what the restart explains.
+        # The page has contacted only its daemon, and all of its errors are due to the restart.
         own = (daemon.url, daemon.ws, "data:", "about:")
         assert [url for url in page.requests if not url.startswith(own)] == []
         assert [t for t in page.troubles if "WebSocket" not in json.dumps(t)] == []
@@ -144,12 +144,12 @@ def test_a_call_is_shown_as_it_goes_on_and_over_a_restart(tmp_path, page, produc
         daemon.stop()
 
 
-def test_a_past_that_comes_late_undoes_nothing(tmp_path, page, produce):
+def test_older_events_that_arrive_late_change_nothing(tmp_path, page, produce):
     daemon = serve(tmp_path)
     try:
         page.open(f"{daemon.url}/")
         page.until("document.querySelector('#state').dataset.is === 'live'")
-        # The answer with the past is held until what came after it is on the page.
+        # The response with older events is delayed until newer events are on the page.
         page.run("""{
             const real = window.fetch;
             const go = new Promise(resolve => window.letGo = resolve);
@@ -201,7 +201,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(tmp_path, page, produce):
         page.open(f"{daemon.url}/?again")
         page.until(f"{TURNS}.length === 1")
         assert key not in page.run("document.documentElement.outerHTML")
-        # The command line takes the key from the environment, and says so where it is missing.
+        # The command line takes the key from the environment, and says so if it is missing.
         watch = [BINARY, "watch", "--to", daemon.url, "--json"]
         bare = {name: value for name, value in os.environ.items() if name != "SIDETONE_KEY"}
         refused = subprocess.run(watch, capture_output=True, text=True, timeout=30, env=bare)
@@ -235,7 +235,7 @@ def elsewhere(stack):
     return f"http://127.0.0.1:{server.server_port}"
 
 
-def test_a_page_of_another_origin_reads_where_it_is_named(tmp_path, page, produce, monkeypatch):
+def test_page_of_another_origin_reads_if_it_is_configured(tmp_path, page, produce, monkeypatch):
     key = "sk-elsewhere-0123456789abcdef"
     monkeypatch.setenv("SIDETONE_TEST_DASHBOARD_KEY", key)
     with ExitStack() as stack:
@@ -285,7 +285,7 @@ def quoting(stack, value):
     return f"http://127.0.0.1:{server.server_port}/v1"
 
 
-def test_quotes_that_are_not_in_the_transcript_are_drawn_so(tmp_path, page, produce):
+def test_quotes_that_are_not_in_the_transcript_are_marked(tmp_path, page, produce):
     folder = tmp_path / "wish"
     folder.mkdir()
     (folder / "v1.j2").write_text("{{ transcript }}What is wished?")
@@ -309,7 +309,7 @@ def test_quotes_that_are_not_in_the_transcript_are_drawn_so(tmp_path, page, prod
         assert page.run(drawn % ".unverified") == ["I will sue you", "good night"]
         assert page.run(drawn % ":not(.unverified)") == ["A TERRIBLE service … is late", "good morning"]
         assert page.run("document.querySelector('[aria-label=wish] .unverified').innerText").endswith("not in the transcript")
-        # A quote leads to its words, whatever its letter case, over what it leaves out; one that is nowhere marks nothing.
+        # A click on a quote marks its words, with any letter case and with omitted words; without a match nothing is marked.
         page.run("document.querySelector('[aria-label=wish] .evidence').click()")
         marks = "[...document.querySelectorAll('.turn.shown mark')].map(mark => mark.textContent)"
         assert page.until(f"{marks}.length && {marks}") == ["a terrible service", "is late"]

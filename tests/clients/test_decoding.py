@@ -1,5 +1,5 @@
-"""Our AssemblyAI decoding against the models of the vendor's own package: what it accepts we accept, what it emits as a
-final turn we count."""
+"""Compares the daemon's decoding of AssemblyAI's messages with the vendor's own package: the daemon must accept each message
+that the package accepts, and count each turn that the package reports as final."""
 
 import copy
 import json
@@ -13,7 +13,7 @@ base = pytest.importorskip("assemblyai.streaming.v3._base")
 
 
 def decode(lines):
-    """What Sidetone makes of each line."""
+    """The result of Sidetone's decoder for each line."""
     done = subprocess.run(
         [BINARY, "dialects", "assemblyai", "--decode", "-"], input="\n".join(lines) + "\n", capture_output=True, text=True,
         check=True,
@@ -24,7 +24,7 @@ def decode(lines):
 
 
 def theirs(line):
-    """The package's event, `None` where it ignores the message, or its refusal."""
+    """The package's event, `None` if it ignores the message, or its error."""
     try:
         return base._BaseStreamingClient._parse_message(json.loads(line))
     except Exception as refusal:  # pydantic's, of either major version
@@ -73,7 +73,7 @@ VALUES = [None, 0, 1, 7, -3, 2.0, 1.5, True, False, "", "7", "2.5", "x", "true",
 
 
 def mutations(message, chance):
-    """The message with one field gone, or with some other value, at any depth."""
+    """Variants of the message: at any depth, one field is removed or has another value."""
     mutated = copy.deepcopy(message)
     at = mutated
     while True:

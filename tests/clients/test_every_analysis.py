@@ -1,11 +1,11 @@
 """Every built-in analysis, and hostile recordings, with a small real model: llama.cpp's own server and SmolLM2-135M, too small
-for its answers to be judged. What is asserted is what the daemon promises whatever a model says: each run ends with a value
-that is true to its schema, or with a failure that says why; and nobody's text is in another's.
+for its answers to be judged. The tests check what the daemon guarantees for any answer of a model: each run ends with a value
+that is valid under its schema, or with a failure that says why; and no text of one call is in another call.
 
     tests/clients/run -k "every_analysis or hostile"
 
-prints a table of all of them. With CI=true, one analysis, one recording and one hostile recording stand for the others: the
-model reads a hundred tokens a second.
+prints a table of all of them. With CI=true only one analysis, one recording and one hostile recording run, because the model
+reads only a hundred tokens a second.
 """
 
 import json
@@ -29,10 +29,10 @@ NEEDS = {
     "translation": 'to = "es"\n',
     "scorecard": 'questions = [{ id = "greeting", text = "Did somebody greet?" }]\n',
 }
-# What such a model may do instead of an answer that keeps its schema: one that is too long for its limit, or none; and its
-# server refuses what it has no room for.
+# Failures that are allowed for such a small model: its answer is too long for the limit, or it gives none, or its server
+# refuses a prompt that is too long for the model's context.
 FAILURES = {"schema_mismatch", "timeout", "upstream_error", "overloaded"}
-# Its context has 4,096 tokens, and it reads a hundred a second.
+# The model's context has 4,096 tokens, and the model reads a hundred tokens a second.
 LIMITS = "max_context_tokens = 500\nmax_output_tokens = 250\n"
 
 
@@ -73,7 +73,7 @@ def events(daemon, call):
 
 
 def outcomes(daemon, call):
-    """By analysis: its insights, and the codes of its failures."""
+    """For each analysis, its insights and the codes of its failures."""
     made = {}
     for event in events(daemon, call):
         if event["type"] == "insight.updated":
@@ -84,7 +84,7 @@ def outcomes(daemon, call):
 
 
 def keeps_its_schema(insight):
-    """The value and the evidence that was lifted out of it, under the analysis' own schema."""
+    """Validates the value, with the evidence put back into it, against the schema of the analysis."""
     value = dict(insight["value"])
     schema = json.loads((FOLDERS / insight["analysis"] / "schema.json").read_text())
     if "evidence" in schema["properties"]:
@@ -93,7 +93,7 @@ def keeps_its_schema(insight):
 
 
 def unmarked(value):
-    """The value without the daemon's marks of quotes that are not in their turn."""
+    """The value without the member `unverified`, which the daemon adds to quotes that are not in their turn."""
     if isinstance(value, list):
         return [unmarked(item) for item in value]
     if isinstance(value, dict):
@@ -143,11 +143,11 @@ def test_every_analysis_over_three_recordings(model, tmp_path, capsys):  # noqa:
         print(f"\n{'recording':<22} {'analysis':<17} {'outcome':<28} {'input':>6} {'cached':>6} {'output':>6} {'s':>6}  {'':<14} value")
         print("\n".join(rows))
         print(f"recordings with a value: {', '.join(f'{name} {count} of {len(files)}' for name, count in good.items())}")
-    # Enumerations and figures are within the reach of the smallest model.
+    # Even the smallest model can answer with enumerations and numbers.
     assert all(good.get(name, len(files)) == len(files) for name in ("sentiment", "stats")), good
 
 
-def test_hostile_recordings_reach_nobody_elses_call(model, tmp_path, capsys):  # noqa: F811
+def test_hostile_recordings_affect_no_other_call(model, tmp_path, capsys):  # noqa: F811
     """The structure of the prompts is checked in the daemon's own tests; here a real model reads them."""
     files = sorted((ROOT / "tests" / "fixtures" / "hostile").glob("*.jsonl"))
     files = files[:1] if CI else files

@@ -1,4 +1,4 @@
-"""The AssemblyAI services of the agent frameworks, pointed at Sidetone by their base-URL option."""
+"""The AssemblyAI services of agent frameworks, which connect to Sidetone by their option for the base URL."""
 
 import asyncio
 import importlib.util

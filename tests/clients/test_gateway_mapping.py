@@ -1,8 +1,8 @@
-"""Every row of the mapping tables, both ways, streamed and not: one row a case.
+"""Every row of the mapping tables, in both directions, streamed and not: one case per row.
 
-`ASKED`: what an OpenAI client asks, and what of it stands in the vendor's request (path: value), or the words of the
-refusal. `ANSWERED`: what the model says in the vendor's format, and what the OpenAI client reads. The fakes refuse what
-the vendor's own types refuse, so that a case that goes through is a request that the vendor would take.
+`ASKED`: the request of an OpenAI client, and the expected members of the vendor's request (path: value), or the words of
+the error. `ANSWERED`: the model's answer in the vendor's format, and what the OpenAI client reads. The fake servers refuse
+what the vendor's own types refuse, so each case that succeeds is a request that the vendor would accept.
 """
 
 import json
@@ -19,7 +19,7 @@ SCHEMA = {"type": "object", "properties": {"kind": {"const": "a"}, "n": {"type":
           "required": ["kind", "n"], "additionalProperties": False}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "s", "strict": True, "schema": SCHEMA}}
 VALID = '{"kind":"a","n":2}'
-# An id that the gateway makes where the vendor gives none.
+# An id that the gateway makes if the vendor gives none.
 MINTED = re.compile("call_[0-9a-z]{20}")
 
 
@@ -199,7 +199,7 @@ HEAD = "choices.0."
 
 
 def calls(*names):
-    """Where names and arguments of these calls stand."""
+    """The paths of the names and the arguments of these calls."""
     known = {each.name: each for each in CALLS}
     places = {}
     for index, name in enumerate(names):
@@ -293,7 +293,7 @@ def test_answered(gateway, endpoint, name, reply, expected, stream):
 ], ids=lambda value: value if isinstance(value, (str, int)) else "")
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_refused(gateway, request, endpoint, status, body, headers, expected, stream):
-    model = f"e{abs(hash(request.node.name))}"  # Its own, for its own breaker.
+    model = f"e{abs(hash(request.node.name))}"  # A model for each case, so that each has a circuit breaker of its own.
     gateway.fakes[endpoint].script[model] = Refusal(status, body, headers)
     with pytest.raises(expected) as error:
         gateway.ask(f"{endpoint}/{model}", stream)
@@ -305,8 +305,8 @@ def test_refused(gateway, request, endpoint, status, body, headers, expected, st
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("endpoint", ["openai", "assemblyai", "anthropic", "google"])
-def test_one_call_at_a_time_is_one_call(gateway, endpoint, stream):
-    """Whether or not the vendor can be told so, and heeds it."""
+def test_parallel_tool_calls_off_gives_one_call(gateway, endpoint, stream):
+    """Also if the vendor has no parameter for it, or ignores it."""
     gateway.fakes[endpoint].script["m"] = Reply(text="so", calls=CALLS)
     answer = gateway.ask(f"{endpoint}/m", stream, tools=[tool("f"), tool("g")], parallel_tool_calls=False)
     made = answer["choices"][0]["message"]["tool_calls"]
@@ -316,7 +316,7 @@ def test_one_call_at_a_time_is_one_call(gateway, endpoint, stream):
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_signatures_come_back_to_their_vendor(gateway, stream):
-    """A whole round: the calls of an answer, sent back as the client has them, stand in the next request as they were."""
+    """The client sends the calls of an answer back unchanged; the next request to the vendor has them in their first form."""
     fake = gateway.fakes["google"]
     fake.script["m"] = Reply(calls=[Call("f", {"a": 1}, "", "c2ln"), Call("g", {})])
     message = gateway.ask("google/m", stream, tools=[tool("f"), tool("g")])["choices"][0]["message"]
@@ -325,7 +325,7 @@ def test_signatures_come_back_to_their_vendor(gateway, stream):
     gateway.ask("google/m", stream, tools=[tool("f"), tool("g")], messages=[USER, message, *results])
     check(fake.last(), {"contents.1.parts.0.thoughtSignature": "c2ln", "contents.1.parts.1.thoughtSignature": ABSENT,
                         "contents.2.parts.0.functionResponse.name": "f", "contents.2.parts.1.functionResponse.name": "g"})
-    # Another vendor gets them without.
+    # Another vendor gets the calls without signatures.
     gateway.ask("openai/m", stream, messages=[USER, message, *results])
     sent = gateway.fakes["openai"].last()["messages"]
     ids = [made["id"] for made in sent[1]["tool_calls"]]
@@ -340,8 +340,8 @@ def test_signatures_come_back_to_their_vendor(gateway, stream):
     check(fake.last(), {"messages.1.content.0": {"type": "thinking", "thinking": "hm", "signature": "sig-of-thinking"}})
 
 
-def test_schema_is_emulated_where_a_vendor_fails_it(gateway):
-    """Nearly-JSON is repaired; what breaks the schema is asked for once more; then it is a clear error."""
+def test_schema_is_emulated_if_a_vendor_violates_it(gateway):
+    """Almost valid JSON is repaired; for an answer that violates the schema the model is asked once more; then it is an error."""
     fake = gateway.fakes["anthropic"]
     fake.script["m"] = Reply(text='```json\n{"kind": "a", "n": 2,}\n```')
     assert json.loads(gateway.ask("anthropic/m", False, response_format=FORMAT)["choices"][0]["message"]["content"]) == json.loads(VALID)

@@ -1,4 +1,4 @@
-"""The referee: each vendor's own SDK talks to the fake, so that what the fake speaks is the vendor's format."""
+"""Checks the fake servers: each vendor's own SDK must understand its fake, which shows that the fake has the vendor's format."""
 
 import json
 

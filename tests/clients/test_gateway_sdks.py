@@ -1,6 +1,6 @@
-"""Real clients, unmodified but for the base URL: `openai`, `litellm`, LangChain and AssemblyAI's own, at the real binary.
+"""Real clients, with only the base URL changed: `openai`, `litellm`, LangChain and AssemblyAI's own, with the real binary.
 
-The wire itself (chunks, headers, keep-alive, an interrupted stream) is in `test_gateway_wire.py`.
+`test_gateway_wire.py` checks chunks, headers, keep-alive comments and interrupted streams.
 """
 
 import json
@@ -74,7 +74,7 @@ def test_openai_stream_helper(gateway, endpoint):
 
 
 def test_openai_stream_helper_with_thinking(gateway):
-    """Several blocks of thinking, and a call without arguments; what the client has of them goes back as it was."""
+    """Several blocks of thinking, and a call without arguments; the client sends them back unchanged."""
     fake = gateway.fakes["anthropic"]
     fake.script["m"] = Reply(thinking="hm hm", more={"redacted_thinking": ["one", "two"]}, calls=[Call("now", {})])
     request = {"model": "anthropic/m", "tools": [{"type": "function", "function": {"name": "now"}}]}
@@ -140,7 +140,7 @@ def test_openai_errors_of_our_own(gateway, start, llm):
     with pytest.raises(openai.BadRequestError) as error:
         create(model="live", messages=USER, temperature=5)
     assert error.value.param == "temperature"
-    # Over a budget.
+    # A spending limit is reached.
     priced = llm.config().replace("[models", 'prices = [{ model = "*", input = 1.0, output = 1.0 }]\n[models', 1)
     capped = start.daemon(start.vendor(), priced + "\n[limits]\nusd_per_day = 0.000001\n")
     client = openai.OpenAI(base_url=f"{capped.url}/v1", api_key="k", max_retries=0)

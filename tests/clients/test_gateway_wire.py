@@ -1,4 +1,4 @@
-"""The stream as it goes over the wire, and what real clients make of one that breaks."""
+"""The bytes of streams, and how real clients report a stream that is interrupted."""
 
 import json
 import urllib.request
@@ -10,7 +10,7 @@ from gateway import need, openai
 from fakes.server import Call, Raw, Reply
 
 USER = [{"role": "user", "content": "hi"}]
-# Chunks as OpenAI writes them, with a field that nobody knows.
+# Chunks as OpenAI writes them, with an unknown field.
 BEGIN = '{"id":"x1","object":"chat.completion.chunk","created":5,"model":"m","odd":[1, 2],"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}],"obfuscation":"abc"}'
 HELLO = '{"id":"x1","object":"chat.completion.chunk","created":5,"model":"m",  "choices":[{"index":0,"delta":{"content":"Hel\\u006co"},"finish_reason":null}],"obfuscation":"a"}'
 STOP = '{"id":"x1","object":"chat.completion.chunk","created":5,"model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
@@ -22,7 +22,8 @@ def sse(*chunks):
 
 
 def post(gateway, model, after="Hel", **request):
-    """The lines of a streamed answer, as they came, and its headers. What the vendor says later it says after `after`."""
+    """The lines of a streamed answer, as they arrived, and its headers. The vendor sends the rest of its answer only after a
+    line with the text `after` has arrived."""
     for fake in gateway.fakes.values():
         fake.go.clear()
     body = json.dumps({"model": model, "messages": USER, "stream": True, **request}).encode()
@@ -50,7 +51,7 @@ def test_chunks_of_the_same_dialect_pass_byte_for_byte(gateway):
     assert int(headers["sidetone-overhead-us"]) > 0 and headers["content-type"].startswith("text/event-stream")
 
 
-def test_a_comment_keeps_the_line_alive(gateway):
+def test_keep_alive_comments_are_sent(gateway):
     gateway.fakes["openai"].script["slow"] = Raw(sse(BEGIN, HELLO), sse(STOP, "[DONE]"))
     lines, _ = post(gateway, "openai/slow", after=": keep-alive")
     assert lines[:2] == [f"data: {BEGIN}", f"data: {HELLO}"] and lines[2] == ": keep-alive" and lines[-1] == "data: [DONE]"
@@ -69,8 +70,8 @@ def test_usage_comes_when_it_is_asked_for(gateway):
         assert [part["finish_reason"] for chunk in chunks for part in chunk["choices"] if part.get("finish_reason")] == ["tool_calls"]
 
 
-def test_what_is_not_as_openai_has_it_is_rewritten(gateway):
-    """Calls on the choice, parts for text, no index: an OpenAI client would overlook them."""
+def test_chunks_in_another_format_are_rewritten(gateway):
+    """Calls in the choice, text in parts, no index: an OpenAI client would ignore them."""
     odd = [
         {"id": "x", "choices": [{"delta": {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}}]},
         {"id": "x", "choices": [{"delta": {"content": [{"type": "text", "text": "so"}]}}]},
@@ -89,7 +90,7 @@ def test_what_is_not_as_openai_has_it_is_rewritten(gateway):
     sse('{"id":"","object":"","created":0,"model":"","choices":[],"prompt_filter_results":[{"prompt_index":0}]}'),
     ": OPENROUTER PROCESSING\n\n: OPENROUTER PROCESSING\n\n",
 ], ids=["azure", "openrouter"])
-def test_preambles_of_others(gateway, preamble):
+def test_preambles_of_other_gateways(gateway, preamble):
     gateway.fakes["openai"].script["preamble"] = Raw(preamble + sse(BEGIN, HELLO, STOP, "[DONE]"))
     lines, _ = post(gateway, "openai/preamble")
     chunks = [json.loads(line[6:]) for line in lines[:-1]]
@@ -122,7 +123,7 @@ def alias(gateway, how):
 
 @pytest.mark.parametrize("how", CUTS)
 def test_how_clients_show_a_broken_stream(gateway, how):
-    """Each shows the words so far, then raises: nobody takes half an answer for a whole one."""
+    """Each client returns the words so far, then raises an error, so that a partial answer is not taken for a whole one."""
     model = alias(gateway, how)
     go = gateway.fakes["openai"].go
     litellm = need("litellm")
@@ -154,8 +155,8 @@ def test_how_clients_show_a_broken_stream(gateway, how):
         go.clear()
 
 
-def test_a_vendor_without_done_still_ends_well_and_a_cut_one_does_not(gateway):
-    """Gemini and Anthropic have no `[DONE]`: their own end tells whether the answer is whole."""
+def test_vendor_without_done_completes_and_a_cut_stream_fails(gateway):
+    """Gemini and Anthropic send no `[DONE]`: their own end mark shows that the answer is whole."""
     begun = {"candidates": [{"index": 0, "content": {"role": "model", "parts": [{"text": "Hel"}]}}], "responseId": "r", "modelVersion": "m"}
     gateway.fakes["google"].script["cut"] = Raw(f"data: {json.dumps(begun)}\r\n\r\n")
     lines, _ = post(gateway, "google/cut")

@@ -1,4 +1,4 @@
-"""The vendor's JavaScript package, which insists on `wss:`, with our self-signed certificate."""
+"""The vendor's JavaScript package, which requires `wss:`, with the daemon's self-signed certificate."""
 
 import json
 import os
@@ -47,8 +47,8 @@ def test_the_package_hears_every_turn_over_tls(start, certificate):
 
 
 @pytest.mark.skipif(not recordings(), reason=NO_RECORDINGS)
-def test_recordings_over_tls_are_heard_as_without_us(start, certificate):
-    """Sessions take the recordings in turn; a direct session has the package's insistence on `wss:` taken out."""
+def test_recordings_over_tls_give_the_same_events_as_direct_sessions(start, certificate):
+    """Each session plays the next recording. For a direct session, the package's check for `wss:` is removed."""
     some = some_recordings()
     direct, behind = (start.vendor(*some, more=["--pace", "audio"]) for _ in range(2))
     daemon = start.daemon(behind, secure(certificate))
@@ -64,7 +64,7 @@ def test_recordings_over_tls_are_heard_as_without_us(start, certificate):
     print(f"{len(some)} recordings, {heard_in_all} events")
 
 
-def test_the_token_call_works_and_the_vendors_key_stays_with_us(start, certificate, tmp_path):
+def test_token_request_works_and_does_not_reveal_the_vendors_key(start, certificate, tmp_path):
     (tmp_path / "key").write_text("the-real-key")
     vendor = start.vendor(more=["--require-key", "the-real-key"])
     daemon = start.daemon(vendor, secure(certificate), stt=f'api_key = "file:{tmp_path}/key"')

@@ -1,4 +1,4 @@
-"""The vendor's Python package, with nothing changed but `api_host`."""
+"""The vendor's Python package, with only `api_host` changed."""
 
 import asyncio
 import json
@@ -31,13 +31,13 @@ def question(model="fast"):
 
 
 def speaks(events):
-    """Whether the client still streams: until it hears the first turn end. The package drops what it has not handed out yet
-    when it streams into a session that the vendor has just ended."""
+    """True while the client still sends audio: until the first turn has ended. If the package sends audio to a session that
+    the vendor has just ended, it drops the events that it has not delivered yet."""
     return not any(getattr(event, "end_of_turn", False) for event in events)
 
 
 def stream(host, options=None, **parameters):
-    """Every event of a session, as the synchronous client hands it out."""
+    """Every event of a session, as the synchronous client delivers it."""
     events, over = [], threading.Event()
     options = sdk.StreamingClientOptions(api_host=host, connect_timeout=60, **(options or {"api_key": "k"}))
     client = sdk.StreamingClient(options)
@@ -69,7 +69,7 @@ async def stream_async(host):
 
 
 async def hear(url):
-    """Every message at a raw client, and how the session closed."""
+    """Every message that a plain WebSocket client receives, and how the session closed."""
     heard = []
     async with websockets.connect(url, additional_headers={"Authorization": "k"}) as socket:
         try:
@@ -83,7 +83,7 @@ def answers(events):
     return [event for event in events if type(event).__name__ == "LLMGatewayResponseEvent"]
 
 
-def test_both_clients_hear_the_same_as_without_us(start):
+def test_both_clients_get_the_same_events_as_direct_sessions(start):
     vendor = start.vendor()
     daemon = start.daemon(vendor)
     direct = stream(vendor.ws)
@@ -102,12 +102,12 @@ def test_the_begin_id_is_the_call(start):
         "Good morning. How can I help?", "My card is blocked.", "I am sorry to hear that.", "Can you send a new one?",
     ]
     assert [turn["speaker"] for turn in daemon.turns(call)] == ["B", "A", "B", "A"]
-    # A second session of a call that is over is relayed all the same, as another call.
+    # A second session with the id of a completed call is relayed too, and becomes another call.
     stream(daemon.ws)
     assert daemon.completed(f"{call}~2")["meta"]["continues"] == call
 
 
-def test_a_token_of_ours_is_taken_where_the_package_puts_it(start, tmp_path):
+def test_daemons_token_is_accepted_where_the_package_sends_it(start, tmp_path):
     (tmp_path / "key").write_text("the-real-key")
     vendor = start.vendor(more=["--require-key", "the-real-key"])
     daemon = start.daemon(
@@ -146,7 +146,7 @@ SERVE_LLM = "from conftest import Llm; print(Llm().config(), flush=True); import
 
 @pytest.fixture
 def frozen():
-    """The configuration of an LLM in a process of its own, which is stopped."""
+    """The configuration of an LLM in a process of its own, which is then stopped (SIGSTOP)."""
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE_LLM], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True
     )
@@ -158,7 +158,7 @@ def frozen():
 
 
 class Stepwise:
-    """A vendor that says the next thing only once the client has heard the last, and notes when it said it."""
+    """A vendor that sends each message only after the client has received the previous one, and records the times."""
 
     def __init__(self):
         self.heard, self.said = asyncio.Event(), []
@@ -176,7 +176,7 @@ class Stepwise:
 
 
 async def delays(vendor, url):
-    """How long each message took from the vendor to the client, and everything that the client heard."""
+    """The time that each message took from the vendor to the client, and every message that the client received."""
     vendor.heard.clear()
     vendor.said, took, heard = [], [], []
     async with websockets.connect(url, additional_headers={"Authorization": "k"}) as socket:
@@ -191,7 +191,7 @@ async def delays(vendor, url):
             return took, heard
 
 
-def test_a_frozen_llm_delays_nothing(start, frozen):
+def test_stopped_llm_delays_no_message(start, frozen):
     gateway = json.dumps({"model": "fast", "messages": [{"role": "user", "content": "{{turn}}"}], "max_tokens": 9})
 
     async def compared():
@@ -205,17 +205,17 @@ def test_a_frozen_llm_delays_nothing(start, frozen):
 
     (plain, heard_plain), (took, heard) = asyncio.run(compared())
     assert heard_plain == [message for _, message in CALL]
-    # In lock step, one message that waited for an answer would have been the last: no answer ever comes.
+    # No answer ever comes, so a message that waited for one would have been the last.
     kinds = [message["type"] for message in heard]
     late = [message for message in heard if message["type"] == "LLMGatewayResponse"]
     assert kinds == [message["type"] for _, message in CALL[:-1]] + ["LLMGatewayResponse"] * FINALS + ["Termination"]
     assert [message["data"]["failed"]["code"] for message in late] == ["timeout"] * FINALS
     print(f"a message took {median(plain) * 1e3:.2f} ms without, {median(took) * 1e3:.2f} ms with a frozen LLM (medians)")
-    # Answers are given up after 3 s; a message delayed by even a little of that shows.
+    # The daemon stops waiting for answers after 3 s: a message that waited for part of that time would be noticed.
     assert median(took) < median(plain) + 0.25, (plain, took)
 
 
-def test_insights_come_down_the_same_socket_when_asked_for(start):
+def test_insights_come_on_the_same_socket_on_request(start):
     daemon = start.daemon(start.vendor(speed="2"), "[analyses.summary]\nevery_n_turns = 1\ndebounce_ms = 0\n")
     parameter = quote(json.dumps({"call_id": "mine", "analyses": ["summary"], "results": "insights", "meta": {"team": "x"}}))
     heard, closed = asyncio.run(hear(f"{daemon.ws}/v3/ws?sample_rate=16000&sidetone={parameter}"))
@@ -225,7 +225,7 @@ def test_insights_come_down_the_same_socket_when_asked_for(start):
     assert closed == (1000, "Session Ended")
 
 
-def test_the_vendors_refusals_arrive_as_its_own(start):
+def test_refusals_of_the_vendor_arrive_unchanged(start):
     vendor = start.vendor(more=["--require-key", "good"])
     daemon = start.daemon(vendor)
     heard, closed = asyncio.run(hear(f"{daemon.ws}/v3/ws?sample_rate=16000"))

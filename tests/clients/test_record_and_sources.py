@@ -1,4 +1,4 @@
-"""Sessions recorded as they come, replayed, and served again as the vendor; and sources that the daemon dials."""
+"""Sessions that are recorded live, replayed, and served again as the vendor would; and sources to which the daemon connects."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ def test_what_was_recorded_replays_to_the_same_turns_and_the_same_events(start, 
     turns = kept(daemon.turns("taped"))
     assert len(turns) == 4 and tape.wait(60) == 0
     [recorded] = (tmp_path / "recorded").glob("taped.*.jsonl")
-    # No call waits for the file.
+    # The file is written after the call has ended, so wait for it.
     deadline = time.time() + 60
     while (written := recorded.read_text()).count("\n") <= len(heard):
         assert time.time() < deadline, f"{len(heard)} messages, and no more than this: {written}"
@@ -38,12 +38,12 @@ def test_what_was_recorded_replays_to_the_same_turns_and_the_same_events(start, 
     lines = [json.loads(line) for line in written.splitlines()]
     assert lines[0]["recording"]["dialect"] == "assemblyai"
     assert [line["message"] for line in lines[1:]] == [json.loads(message) for message in heard]
-    # Replayed into a daemon, as the vendor's frames and as our own: the same turns.
+    # A replay into a daemon gives the same turns, from the vendor's frames and from the daemon's own format.
     for path, call in ((recorded, "again"), (tmp_path / "tape.jsonl", "once-more")):
         replay = [BINARY, "replay", path, "--to", daemon.url, "--speed", "max", "--call-id", call]
         subprocess.run(replay, check=True, capture_output=True, timeout=60)
         assert kept(daemon.turns(call)) == turns, path
-    # Served as the vendor: the same events.
+    # A simulated vendor that serves the recording gives the same events.
     assert stream(start.vendor(recorded).ws) == direct
 
 
@@ -82,7 +82,7 @@ def test_a_source_is_dialled_again_and_its_call_shows_the_gap(start):
 
 
 @pytest.mark.parametrize("name", ["sidetone", "deepgram", "zoom"])
-def test_dialects_are_listed_alike(start, name):
+def test_dialects_are_listed_the_same_by_command_and_path(start, name):
     daemon = start.daemon(start.vendor())
     listed = daemon.get("/v1/dialects")["dialects"]
     printed = subprocess.run([BINARY, "dialects", "--json"], check=True, capture_output=True, text=True).stdout

@@ -1,4 +1,4 @@
-"""Real conversations through the proxy: byte for byte at a raw client, and as the objects of both of the Python clients."""
+"""Real conversations through the proxy: a plain client gets the same bytes, and both Python clients get the same objects."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def listen(client, events):
 
 
 def synchronous(host, audio):
-    """Every event of a session that streams so many seconds, as the synchronous client hands it out."""
+    """Every event of a session that streams so many seconds, as the synchronous client delivers it."""
     events, over = [], threading.Event()
     client = sdk.StreamingClient(sdk.StreamingClientOptions(api_host=host, **OPTIONS))
     listen(client, events)
@@ -74,7 +74,7 @@ def asynchronous(host, audio):
 
 @pytest.mark.parametrize("client", [synchronous, asynchronous])
 def test_recordings_as_the_packages_objects(start, client):
-    """The audio paces the turns. Sessions take the recordings in turn: the package has no way to ask for one by name."""
+    """The audio determines when turns come. Each session plays the next recording: the package cannot request one by name."""
     some = some_recordings()
     direct, behind = (start.vendor(*some, more=["--pace", "audio"]) for _ in range(2))
     daemon = start.daemon(behind)

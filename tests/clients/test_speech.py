@@ -1,4 +1,4 @@
-"""Real speech through the whole path: `sidetone stream`, the proxy, a real recogniser, turns, insights."""
+"""Real speech from end to end: `sidetone stream`, the proxy, a real recogniser, turns, insights."""
 
 import asyncio
 import importlib.util

@@ -1,4 +1,4 @@
-"""Our fixtures against the vendors' own Python types: what we take for a vendor's frame is one to the vendor too.
+"""Validates our fixtures with the vendors' own Python types, which shows that the fixtures have the vendors' format.
 
 Left out: Twilio, Recall.ai and Zoom, whose packages have no types for these messages; AssemblyAI's are in test_decoding.py.
 """
@@ -12,7 +12,7 @@ from conftest import GOLDEN
 
 
 def frames(dialect, *names):
-    """The frames of a dialect's fixtures that are the vendor's: `end` is ours."""
+    """The frames of a dialect's fixtures that belong to the vendor: `end` is Sidetone's own."""
     for name in names:
         for line in (GOLDEN / dialect / f"{name}.jsonl").read_text().splitlines():
             frame = json.loads(line)
@@ -30,7 +30,7 @@ def of_union(union, key):
 
 
 def strictly(model, frame):
-    """The frame as the model has it, checked; the models of some packages check nothing by themselves."""
+    """The frame as an object of the package, validated here because the classes of some packages validate nothing."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(model).validate_python(frame)
@@ -55,7 +55,7 @@ def test_openai_realtime():
 
     adapter = TypeAdapter(realtime.RealtimeServerEvent)
     for frame in frames("openai_realtime", "full", "diarized"):
-        # The package's type of a session is of its speech-to-speech kind.
+        # The package has a type only for sessions of the speech-to-speech kind.
         if not frame["type"].startswith("session."):
             assert type(adapter.validate_python(frame)).__name__ != "dict"
 
@@ -106,7 +106,7 @@ def test_elevenlabs():
 def test_google():
     speech = pytest.importorskip("google.cloud.speech_v2.types.cloud_speech")
     for frame in frames("google", "full", "resumed"):
-        # The first version's names, which the dialect takes too, and an HTTP error are other messages.
+        # Left out: the names of the first version, which the dialect accepts too, and an HTTP error.
         if "error" not in frame and "startTime" not in json.dumps(frame):
             response = speech.StreamingRecognizeResponse.from_json(json.dumps(frame))
             finals = [bool(one.get("isFinal")) for one in frame.get("results", [])]

@@ -13,7 +13,7 @@ const clock = ms => `${Math.floor(ms / 60000)}:${String(Math.floor(ms / 1000) % 
 const money = usd => usd == null ? "cost unknown" : usd === 0 ? "no cost" : `$${usd.toFixed(usd < 0.1 ? 5 : 2)}`;
 const headers = () => key ? { authorization: `Bearer ${key}` } : {};
 
-// ---- What is known of each call: folded from events, whether they come live or are read from the past.
+// ---- The state of each call, computed from its events: live ones, and older ones that are loaded later.
 
 const call = id => {
   if (!calls.has(id)) {
@@ -57,7 +57,7 @@ const on = {
   "call.failed"(c) { c.status = "failed"; c.partials.clear(); },
   "turn.final"(c, f) {
     turn(c, f.turn);
-    // A final voids the partials of its turn and of those before it.
+    // A final turn removes the partials of this turn and of earlier turns.
     if ((c.partials.get(f.turn.stream_id)?.turn_order ?? Infinity) <= f.turn.turn_order) c.partials.delete(f.turn.stream_id);
   },
   "turn.revised"(c, f) { turn(c, f.turn); },
@@ -72,7 +72,7 @@ const on = {
 function take(f, isPast = false) {
   if (!f.call_id || !on[f.type]) return;
   const c = call(f.call_id);
-  // Of the past, what later events may have changed since is left alone.
+  // An older event does not overwrite what a newer event has already set.
   if (isPast && f.seq <= c.seq && ["call.started", "call.updated", "insight.failed", "stream.ended", "alert.raised", "alert.cleared"].includes(f.type)) return;
   on[f.type](c, f);
   if (f.seq > c.seq) c.seq = f.seq;
@@ -83,7 +83,7 @@ async function get(path) {
   if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).detail ?? answer.statusText);
   return answer.json();
 }
-// A snapshot has the newest turns and insights alone: how a call came there is read when it is looked at.
+// A snapshot has only the newest turns and insights. Older events are loaded when the call is selected.
 async function readPast(c) {
   if (c.whole) return;
   c.whole = true;

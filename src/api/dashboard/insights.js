@@ -1,4 +1,4 @@
-// ---- Drawing.
+// ---- Insights and alerts, as elements of the page.
 
 const voices = ["#2c5cc5 #86aaff", "#a0410d #ffb185", "#14783c #71d49a", "#8a2d86 #ee9dea", "#7a5b00 #e3c267", "#00707a #66d3de"].map(pair => `light-dark(${pair.replace(" ", ", ")})`);
 const voice = (c, speaker) => {
@@ -9,14 +9,14 @@ const voice = (c, speaker) => {
 const label = text => el("span", { className: ["positive", "negative"].includes(text) ? text : "", textContent: text });
 
 const isQuote = v => v !== null && typeof v === "object" && typeof v.quote === "string" && "turn" in v;
-// A quote leads to its turn; one whose words are not there says so.
+// A click on a quote shows its turn. A quote whose words are not in the turn has a note that says so.
 function quoted(e, c) {
   const where = e.turn === null ? "no turn" : `turn ${e.turn}`;
   const node = el("button", { className: `evidence${e.unverified ? " unverified" : ""}`, title: e.unverified ? `These words are not in ${where}` : `“${e.quote}” (${where}); shows where it was said`, onclick() { reveal(c, e); } },
     el("q", { textContent: e.quote }), e.unverified ? " " : null, e.unverified ? el("span", { className: "tag warn", textContent: "not in the transcript" }) : null);
   return node;
 }
-// All quotes within a value whose drawing does not show them.
+// All quotes within a value, for values whose own view does not show them.
 const quotesIn = v => v === null || typeof v !== "object" ? [] : [...(isQuote(v) ? [v] : []), ...Object.values(v).flatMap(quotesIn)];
 function value(v, c) {
   if (isQuote(v)) {
@@ -25,7 +25,7 @@ function value(v, c) {
   }
   if (v === null || typeof v !== "object") return label(typeof v === "number" ? String(Math.round(v * 100) / 100) : String(v));
   if (Array.isArray(v)) return v.length ? el("ul", {}, ...v.map(item => el("li", {}, value(item, c)))) : el("span", { className: "tag", textContent: "none" });
-  // Ids are for programs.
+  // Ids are not shown: only programs need them.
   const fields = Object.entries(v).filter(([name, item]) => item !== null && name !== "id");
   if (fields.every(([, item]) => typeof item !== "object")) {
     return el("span", {}, ...fields.flatMap(([name, item], at) => [at ? " · " : "", name === "text" ? "" : el("span", { className: "note tag", textContent: name }), " ", value(item, c)]));
@@ -39,7 +39,7 @@ function bar(name, { score, label: text }, colour) {
   if (colour) who.style.color = colour;
   return el("div", { className: `bar ${text}` }, who, el("span", { className: "scale" }, fill), el("span", { textContent: `${text} ${score > 0 ? "+" : ""}${score.toFixed(2)}` }));
 }
-// How the score went over the turns; the line in the middle is neutral.
+// The score over the turns as a curve; the line in the middle is neutral.
 function trend(points) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const part = (tag, props) => { const node = document.createElementNS(svg.namespaceURI, tag); for (const [k, v] of Object.entries(props)) node.setAttribute(k, v); svg.append(node); return node; };
@@ -53,11 +53,11 @@ function trend(points) {
 }
 const arrows = { improving: "↗ improving", worsening: "↘ worsening", stable: "→ stable" };
 const tag = (text, title = "") => text == null || text === "" ? null : el("span", { className: "tag", textContent: text, title });
-// One item of a list: what it says, and beside it what is known of it. A settled one is struck through.
+// One item of a list: its text, and its other fields beside it. A settled item is struck through.
 const item = (text, settled, ...tags) => el("li", { className: `item${settled ? " settled" : ""}` }, el("span", { className: "what", textContent: text }), ...tags.filter(Boolean).flatMap(one => [" ", one]));
 const items = (list, draw) => Array.isArray(list) ? list.length ? el("ul", {}, ...list.map(draw)) : el("p", {}, tag("none")) : null;
 const seconds = ms => ms == null ? "–" : `${(ms / 1000).toFixed(1)} s`;
-// Who talks how much, as one bar, and the other figures of each speaker.
+// The share of the time that each speaker talks, as one bar, and the other figures of each speaker.
 function figures(v, c) {
   if (v.talk_ms === null || typeof v.talk_ms !== "object") return null;
   const speakers = Object.keys(v.talk_ms), total = Object.values(v.talk_ms).reduce((sum, ms) => sum + ms, 0);
@@ -97,7 +97,7 @@ const bodies = {
   },
 };
 function body(name, i, c) {
-  // An analysis of one's own can have the name of a built-in one and another value.
+  // A user's analysis can have the name of a built-in one and a value of another form.
   const drawn = (i.value !== null && typeof i.value === "object" ? bodies[name]?.(i.value, c) : null)?.filter(Boolean);
   return drawn?.length ? [...drawn, ...quotesIn(i.value).map(e => quoted(e, c))] : [value(i.value, c)];
 }
@@ -105,7 +105,7 @@ function card(c, name, i, failure) {
   const again = el("button", { title: `Run ${name} now`, textContent: "↻", async onclick() { await run(c, name, this); } });
   again.setAttribute("aria-label", `Run ${name} now`);
   const top = el("header", {}, el("h3", { textContent: name.replaceAll("_", " ") }), i?.status === "final" ? el("span", { className: "tag", textContent: "final" }) : null,
-    i?.degraded ? el("span", { className: "tag warn", textContent: "degraded", title: "A lesser way made it, such as the embedded provider" }) : null, again);
+    i?.degraded ? el("span", { className: "tag warn", textContent: "degraded", title: "Not made by a model of the route, but by the embedded provider, for example" }) : null, again);
   const p = i?.provenance;
   return el("section", { className: "card", ariaLabel: name }, top,
     ...(i ? body(name, i, c) : []),
@@ -113,7 +113,7 @@ function card(c, name, i, failure) {
     failure && el("p", { className: "failed", textContent: `${failure.code}${failure.temporary ? ": will be tried again" : ""}${failure.message ? ` (${failure.message})` : ""}` }),
     i && el("div", { className: "meta", textContent: [`rev ${i.rev}`, `${i.covers.turns} turns`, i.behind_turns ? `${i.behind_turns} behind` : null, p.endpoint === p.model ? p.model : `${p.model} at ${p.endpoint}`, `${i.latency_ms.total} ms`, money(p.cost_usd)].filter(Boolean).join(" · ") }));
 }
-// Open alerts, the gravest first; a quote leads to its turn.
+// Open alerts, the most severe first. A click on a quote shows its turn.
 const gravity = ["critical", "warning", "info"];
 function alertCard(c, a) {
   const node = el("section", { className: "alert" }, el("p", {}, el("span", { className: "level", textContent: a.severity }), el("b", { textContent: a.message })),
@@ -131,7 +131,7 @@ async function run(c, name, button) {
     if (!answer.ok) say("off", (await answer.json().catch(() => ({}))).detail ?? answer.statusText);
   } finally { button.disabled = false; }
 }
-// Where a quote stands in a turn: letters and digits alone are compared, in one normal form and case, as the daemon does.
+// The position of a quote in a turn. Only letters and digits are compared, normalized and in lower case, as the daemon does.
 const graphemes = new Intl.Segmenter(undefined, { granularity: "grapheme" });
 const folded = text => text.replace(/\p{Default_Ignorable_Code_Point}/gu, "").normalize("NFKC").toUpperCase().toLowerCase().normalize("NFKC").replace(/[^\p{L}\p{N}\p{M}]/gu, "");
 function places(text, quote) {
@@ -153,7 +153,7 @@ function places(text, quote) {
 }
 function reveal(c, { turn, quote, unverified }) {
   pane("turns");
-  draw(); // on a narrow screen it was not laid out before
+  draw(); // on a narrow screen this part of the page was hidden and not drawn before
   const node = turns.querySelector(`[data-turn="${turn}"]`);
   for (const other of turns.querySelectorAll(".shown")) other.classList.remove("shown");
   if (!node) return;

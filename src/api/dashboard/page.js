@@ -1,4 +1,4 @@
-// What a per-turn analysis says, in a word where it has one; neutral goes without saying.
+// The result of a per-turn analysis, in one word if it has a label. "Neutral" is not shown.
 const note = ({ analysis, value: v }) => v?.label ? v.label !== "neutral" && v.label : `${analysis.replaceAll("_", " ")}: ${v?.text ?? JSON.stringify(v)}`;
 let drawnCall = null;
 const drawnTurns = new Map();
@@ -24,7 +24,7 @@ function drawTranscript(c) {
   for (const g of c.gaps) nodes.push([g.to_ms - 0.5, el("div", { className: "gap", textContent: `speech was lost here (${g.cause.replaceAll("_", " ")}, ${((g.to_ms - g.from_ms) / 1000).toFixed(1)} s)` })]);
   if (c.gaps.length) nodes.sort((a, b) => a[0] - b[0]);
   const next = [...nodes.map(([, node]) => node), ...[...c.partials.values()].map(p => el("div", { className: "turn partial" }, el("time", { textContent: "…" }), el("div", {}, p.speaker == null ? null : el("span", { className: "who", textContent: p.speaker }), el("span", { className: "said", textContent: p.text }))))];
-  // What stands already stays: selections and the scroll position survive.
+  // Existing elements stay in the page, so that selections and the scroll position are kept.
   next.forEach((node, at) => { if (turns.children[at] !== node) turns.insertBefore(node, turns.children[at] ?? null); });
   while (turns.childElementCount > next.length) turns.lastChild.remove();
   if (!next.length) turns.append(el("p", { className: "empty", textContent: c.status === "open" ? "Nothing has been said yet." : "Nothing was said." }));
@@ -71,7 +71,7 @@ function draw() {
   const scrolled = aside.scrollTop, focused = document.activeElement?.getAttribute?.("aria-label");
   const warned = openAlerts(c).map(a => alertCard(c, a));
   aside.replaceChildren(...(warned.length ? [el("div", { className: "alerts", role: "status", ariaLabel: "Alerts" }, ...warned)] : []), ...names.map(name => card(c, name, c.insights[name], c.failures[name])));
-  if (!names.length && !warned.length) aside.append(el("p", { className: "empty", textContent: c.turns.size ? "Insights come as the call goes on." : "No insights." }));
+  if (!names.length && !warned.length) aside.append(el("p", { className: "empty", textContent: c.turns.size ? "Insights appear during the call." : "No insights." }));
   aside.scrollTop = scrolled;
   if (focused) aside.querySelector(`button[aria-label="${CSS.escape(focused)}"]`)?.focus();
 }

@@ -1,4 +1,4 @@
-// ---- What the reader does.
+// ---- Input of the reader: mouse, keyboard, links.
 
 function pane(name) {
   document.body.dataset.pane = name;
@@ -58,7 +58,7 @@ function connect() {
   socket.onclose = ({ code, reason }) => {
     for (const c of calls.values()) c.partials.clear();
     redraw();
-    if (code === 4401 || code === 4403) return askKey(code === 4401 ? `This daemon wants a key with the scope “subscribe”. ${key ? "The one given is not known." : ""}` : "This key lacks the scope “subscribe”.");
+    if (code === 4401 || code === 4403) return askKey(code === 4401 ? `This daemon requires a key with the scope “subscribe”. ${key ? "The given key is unknown." : ""}` : "This key lacks the scope “subscribe”.");
     const seconds = Math.ceil(wait / 1000);
     say("off", `${refusal || reason || "no connection"}; trying again in ${seconds} s`);
     setTimeout(connect, wait);

@@ -17,7 +17,7 @@ SCHEMA = {
 
 
 def keywords(schema):
-    """Every keyword of a schema, names of properties left out."""
+    """Every keyword of a schema, without the names of properties."""
     if isinstance(schema, list):
         for item in schema:
             yield from keywords(item)

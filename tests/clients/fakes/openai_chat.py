@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, and what those who imitate them do differently."""
+"""OpenAI's chat completions, and the differences of vendors with a similar API."""
 
 import json
 
@@ -23,7 +23,7 @@ USAGE = {
 
 
 class OpenAi(Fake):
-    # Whether a field that the SDK's types do not know is refused, as OpenAI does.
+    # Whether a field that is unknown to the SDK's types is refused, as OpenAI does.
     strict = True
     path = "/v1/chat/completions"
 
@@ -110,7 +110,7 @@ class OpenAi(Fake):
 
 
 class AssemblyAi(OpenAi):
-    """AssemblyAI's gateway: no id and no index, usage twice, tool calls on the choice, the vendor's own finish reasons."""
+    """AssemblyAI's gateway: no id, no index, usage under two names, tool calls in the choice, finish reasons of the model."""
 
     strict = False
 

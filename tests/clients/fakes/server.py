@@ -1,4 +1,4 @@
-"""What the fakes share: a server that records requests and plays what was scripted for a model."""
+"""The server that all fakes use: it records requests, and sends the answer that a test has set for a model."""
 
 import json
 import threading
@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Call:
-    """A tool call as the model makes it."""
+    """A tool call of the model."""
 
     name: str
     arguments: dict
@@ -18,14 +18,14 @@ class Call:
 
 @dataclass
 class Reply:
-    """What a model says, whatever the vendor. `finish` and `usage` are in the vendor's own words."""
+    """An answer of a model, independent of the vendor. Only `finish` and `usage` have the vendor's own values."""
 
     text: str = ""
     thinking: str = ""
     calls: list = field(default_factory=list)
     finish: str = ""
     usage: dict = field(default_factory=dict)
-    # What the vendor has beside: merged into its answer.
+    # Further members of the vendor's answer.
     more: dict = field(default_factory=dict)
 
 
@@ -40,8 +40,8 @@ class Refusal:
 
 @dataclass
 class Raw:
-    """Bytes as they are: of a stream where `stream`; `then` once the fake's `go` is set. `cut` closes the connection
-    without the end of the body."""
+    """Raw bytes, of a stream if `stream` is true. `then` is sent after the fake's `go` is set. `cut` closes the connection
+    before the body has ended."""
 
     body: str
     then: str = ""
@@ -50,11 +50,11 @@ class Raw:
 
 
 class Malformed(Exception):
-    """The vendor would answer 400."""
+    """A request to which the vendor would answer 400."""
 
 
 class Fake:
-    """One vendor. Subclasses write its answers and read its requests."""
+    """The fake server of one vendor. Subclasses write its answers and read its requests."""
 
     def __init__(self):
         self.requests = []
@@ -151,7 +151,7 @@ class Fake:
         return 404, self.error(404, f"nothing at {path}")
 
     def read(self, path, headers, body):
-        """Checks a request. Gives its model, and whether it wants a stream."""
+        """Checks a request. Returns its model, and whether it asks for a stream."""
         raise NotImplementedError
 
     def answer(self, reply, model, body):
@@ -165,6 +165,6 @@ class Fake:
 
 
 def thirds(text):
-    """A text in three pieces, as a stream brings it; nothing of an empty one."""
+    """A text in three pieces, as in a stream; no piece if the text is empty."""
     step = max(1, -(-len(text) // 3))
     return [text[at : at + step] for at in range(0, len(text), step)]

@@ -1,5 +1,5 @@
-"""Trains the gate of src/analysis/gate: whether a turn may be passed over. A logistic regression over a few features, on
-the turns that phrases.py makes. Prints how it does on turns that were kept out, and writes weights.rs.
+"""Trains the gate of src/analysis/gate, which decides whether a turn counts as new. It is a logistic regression over a few
+features, trained on turns that phrases.py makes. Prints its results on other turns, and writes weights.rs.
 
 The features are those of src/analysis/gate/features.rs, in that order."""
 
@@ -16,7 +16,7 @@ LISTS = "src/analysis/gate/lists.rs"
 OUT = ROOT / "src/analysis/gate/weights.rs"
 SEED = 7
 COUNT = 4000
-# Of turns that change something, at most this part may be passed over.
+# Maximum share of the turns that change something which the gate may ignore.
 MISSED = 0.004
 
 ASSENT, DENIAL, ACTING = (set(listed(LISTS, name)) for name in ("ASSENT", "DENIAL", "ACTING"))
@@ -28,7 +28,7 @@ NAMES = (
 
 
 def courteous(words):
-    """Which of the words belong to courtesies."""
+    """The words that belong to polite phrases."""
     marked = [False] * len(words)
     for phrase in COURTESY:
         for at in range(len(words) - len(phrase) + 1):
@@ -74,7 +74,7 @@ def main():
     half = COUNT * 2 // 3
     model = LogisticRegression(C=3.0, max_iter=1000).fit(inputs[:half], idle[:half])
     scores = model.decision_function(inputs)
-    # Set on the turns that it was trained on.
+    # The threshold is set on the turns of the training.
     cut = float(numpy.quantile(scores[:half][~idle[:half]], 1 - MISSED))
     passed, kept_out = scores > cut, slice(half, None)
     print(f"turns that were kept out: {COUNT - half}")

@@ -19,7 +19,7 @@ SLOTS = {
     "bad": "terrible,ridiculous,unacceptable,awful,really annoying,a disgrace,horrible,very disappointing".split(","),
 }
 
-# Said by somebody who serves, or without feeling.
+# Neutral sentences, such as those of an agent.
 NEUTRAL = """
 Thank you for calling, how can I help you? | May I have your {part}, please? | Let me check the {thing} for you.
 Can you tell me the {part} of the {thing}? | The {thing} will arrive {when}. | I need to {doing} my {thing}.
@@ -59,7 +59,7 @@ I agree, let's {doing} it. | I refuse. | Let's {doing} the {thing}. | Your {thin
 The {thing} has to be {choice}. | It was the {part}. | Because of the {part}. | Maybe a {part}. | Only the {part}. | I hate the {thing}. | I love the {thing}!
 Where is my {thing}? | When will it arrive? | Why was I charged? | Who are you? | Does it include the {part}? | Okay, done, it's {deed}. | I just {deed} it.
 """.replace("\n", "|")
-# Behind a question.
+# After a question.
 ANSWER = "yes|no|yeah|nope|yes please|no I don't|yes I did|not yet|never|maybe|I think so|I don't know|I guess so|not really|yes it is|sure|of course|okay|{choice}|{when}|{number}|{name}|my {thing}|the {part}|{place}|no the {part}|it's {fault}|yes the {thing}|no, never|me neither|sometimes|both|neither|all of them|the same"
 QUESTIONS = "Which {part} would you like? | May I have your {part}? | Is the {thing} {fault}? | Did you {doing} the {thing}? | When did you buy the {thing}? | Do you want to {doing} it? | How did you pay? | what is your {part} | can you confirm the {part} | Should I {doing} it? | Are you sure? | Is that right? | do you have the {thing}"
 # Before a turn that changes nothing.
@@ -75,7 +75,7 @@ def filled(template, chance):
 
 
 def spoken(text, chance):
-    """As people, or as speech recognition, would write it."""
+    """The text as people or speech recognition would write it."""
     kind = chance.random()
     if kind < 0.35:
         return re.sub(r"[^\w' -]", "", text).lower()
@@ -84,7 +84,7 @@ def spoken(text, chance):
 
 
 def moods(chance, count):
-    """Sentences with their mood, neutral ones more often."""
+    """Sentences with their sentiment; most are neutral."""
     classes = [("neutral", NEUTRAL)] * 2 + [("positive", POSITIVE), ("negative", NEGATIVE)]
     return [
         (spoken(filled(chance.choice(templates(source)), chance), chance), mood)
@@ -93,7 +93,7 @@ def moods(chance, count):
 
 
 def idle(chance, before):
-    """A turn that changes nothing, behind the turn `before`."""
+    """A turn that changes nothing, after the turn `before`."""
     kind = chance.random()
     if kind < 0.45:
         text = " ".join(chance.choice(templates(ASSENT)) for _ in range(chance.choice([1, 1, 1, 2, 2, 3])))
@@ -104,7 +104,7 @@ def idle(chance, before):
     elif kind < 0.8:
         text = chance.choice(templates(FRAGMENT))
     else:
-        # What was just said, or its end, once more.
+        # A repetition of the previous turn, or of its end.
         words = re.sub(r"[^\w' -]", "", before).split()
         part = words[-chance.randint(1, min(4, len(words))) :]
         text = " ".join(part) if chance.random() < 0.5 else f"{chance.choice(templates(ASSENT))} {' '.join(part)}"
@@ -112,7 +112,7 @@ def idle(chance, before):
 
 
 def turns(chance, count):
-    """Turns before, a turn, and whether it changes something."""
+    """The turns before a turn, the turn, and whether it changes something."""
     for _ in range(count):
         earlier = [filled(chance.choice(templates(STATEMENTS)), chance) for _ in range(chance.randint(0, 4))]
         if chance.random() < 0.5:

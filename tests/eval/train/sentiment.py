@@ -1,8 +1,8 @@
-"""Trains the n-gram model of src/llm/local/ngrams.rs: how much more likely a text is glad than not glad.
+"""Trains the n-gram model of src/llm/local/ngrams.rs, which estimates whether a text is positive or negative.
 
-A logistic regression over hashed 1- to 3-grams of words and marks, on GoEmotions (Reddit comments with emotions by human
-raters, CC BY 4.0) and on the call-centre sentences of phrases.py. Only the difference of two classes is kept, as one
-signed byte a bucket. Usage: sentiment.py FOLDER_OF_GOEMOTIONS"""
+It is a logistic regression over hashed 1- to 3-grams of words and punctuation, trained on GoEmotions (Reddit comments with
+emotions by human raters, CC BY 4.0) and on the call-centre sentences of phrases.py. Only the difference of two classes is
+stored, as one signed byte per bucket. Usage: sentiment.py FOLDER_OF_GOEMOTIONS"""
 
 import random
 import struct
@@ -36,7 +36,7 @@ SORRY = set(
 
 
 def label(emotions):
-    """Three classes; None where raters felt both, or a surprise that may be either."""
+    """One of three classes; None if raters chose emotions of both kinds, or only a surprise, which may be either."""
     glad, sorry = any(e in GLAD for e in emotions), any(e in SORRY for e in emotions)
     if glad and sorry or (not glad and not sorry and "surprise" in emotions):
         return None
@@ -52,7 +52,7 @@ def read(path):
 
 
 def tokens(text):
-    """Words, and marks that tell how something is said. As `tokens` in ngrams.rs."""
+    """Words, and punctuation that expresses feeling. The same as `tokens` in ngrams.rs."""
     found, at = [], 0
     while at < len(text):
         end = at + 1
@@ -77,7 +77,7 @@ def tokens(text):
 
 
 def fnv(text, memory={}):
-    """FNV-1a, 32 bits, folded to the buckets."""
+    """FNV-1a with 32 bits, reduced to the number of buckets."""
     if text not in memory:
         value = 0x811C9DC5
         for byte in text.encode():
@@ -121,7 +121,7 @@ def main():
     scale = float(numpy.abs(weights).max() / 127)
     stored = numpy.round(weights / scale).astype(numpy.int8)
     OUT.write_bytes(struct.pack("<ff", scale, bias) + stored.tobytes())
-    # Calibration of what is kept: glad or sorry, where the raters felt either.
+    # Calibration of the stored weights: positive or negative, on comments for which the raters chose one of them.
     felt = [index for index, mood in enumerate(gold) if mood != "neutral"]
     odds = (shown @ (stored * numpy.float64(scale)))[felt] + bias
     chance, is_glad = 1 / (1 + numpy.exp(-odds)), numpy.array([gold[index] == "positive" for index in felt])

@@ -1,5 +1,5 @@
-"""Words as src/llm/local/words.rs cuts them, for training: the lists are read from the Rust sources, so that there is
-one copy of each. Written texts here have no scripts without spaces, so the cutting is simpler than Unicode's."""
+"""Divides text into words for training, as src/llm/local/words.rs does. The word lists are read from the Rust sources, so
+that there is one copy of each. The training texts have spaces between words, so this is simpler than Unicode's rules."""
 
 import re
 from pathlib import Path
