@@ -99,7 +99,8 @@ impl Offline {
         variants: &BTreeMap<String, String>,
     ) -> Result<Run, String> {
         let name = &recording.header.dialect;
-        let dialect = stt::dialect(name).ok_or_else(|| format!("no dialect {name:?}"))?;
+        let dialect = stt::dialect(name)
+            .ok_or_else(|| format!("dialect {name:?} is not known; `sidetone dialects` lists all"))?;
         let frames = recording.frames.iter().map(|frame| &*frame.message);
         let whole = Whole::read(dialect, frames, &self.deps.call.limits)
             .map_err(|(position, error)| format!("frame {}: {}", position + 1, error.message))?;

@@ -36,12 +36,12 @@ impl Bill {
 }
 
 /// Limits a cost to at least zero and to below the largest exact float.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the caller limits the cost")]
 fn pico(usd: f64) -> u64 {
     (usd * PICO).round() as u64
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a few dollars")]
+#[expect(clippy::cast_precision_loss, reason = "amounts are a few dollars")]
 fn usd(pico: u64) -> f64 {
     pico as f64 / PICO
 }

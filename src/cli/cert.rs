@@ -52,7 +52,7 @@ pub(crate) fn run(args: &CertArgs) -> Result<ExitCode> {
         }
     }
     let (cert, key) = make(&args.host)?;
-    std::fs::create_dir_all(&args.dir).with_context(|| format!("cannot make {}", args.dir.display()))?;
+    std::fs::create_dir_all(&args.dir).with_context(|| format!("cannot create {}", args.dir.display()))?;
     std::fs::write(&cert_path, cert).with_context(|| format!("cannot write {}", cert_path.display()))?;
     write_private(&key_path, &key).with_context(|| format!("cannot write {}", key_path.display()))?;
     // If root makes the files in a daemon's folder, the daemon must be able to read them.

@@ -178,7 +178,7 @@ async fn call(args: &DemoArgs, asked: &Asked<'_>, target: &Target) -> Result<Opt
     let by =
         chosen.map_or_else(|| "the embedded provider, no model is asked".to_owned(), |chosen| chosen.found.candidate());
     let speed = match args.speed {
-        Speed::Max => "as fast as it goes".to_owned(),
+        Speed::Max => "as fast as possible".to_owned(),
         Speed::Times(factor) => format!("{factor} times as fast"),
     };
     let length = recording.duration().as_secs();

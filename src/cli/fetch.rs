@@ -62,7 +62,8 @@ fn read(target: &Target, path: &str, status: StatusCode, body: &[u8]) -> Result<
     if status != StatusCode::OK {
         bail!("{} answered {status}: {}", target.http(path), reason(body));
     }
-    let value = serde_json::from_slice(body).with_context(|| format!("{} answered no JSON", target.http(path)))?;
+    let value =
+        serde_json::from_slice(body).with_context(|| format!("the response of {} is not JSON", target.http(path)))?;
     Ok(Some(value))
 }
 
@@ -92,7 +93,7 @@ pub(crate) async fn post_within(target: &Target, path: &str, body: String, timeo
     if status != StatusCode::OK {
         bail!("{} answered {status}: {}", target.http(path), reason(&body));
     }
-    serde_json::from_slice(&body).with_context(|| format!("{} answered no JSON", target.http(path)))
+    serde_json::from_slice(&body).with_context(|| format!("the response of {} is not JSON", target.http(path)))
 }
 
 /// Repeats [`get`] until it works or `patience` is over, and so survives a restart of the daemon. A refusal (such as of

@@ -14,7 +14,7 @@ pub(crate) fn to_log() {
 }
 
 fn tell(info: &PanicHookInfo<'_>) {
-    let location = info.location().map_or_else(|| "a place unknown".to_owned(), ToString::to_string);
+    let location = info.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
     let backtrace = Backtrace::capture();
     let message = said(info.payload());

@@ -82,7 +82,7 @@ pub(crate) async fn run(args: RecordArgs) -> Result<ExitCode> {
                 tape.as_mut().map_or(Ok(ControlFlow::Continue(())), |tape| tape.take(text))
             }
             Heard::Lost(why) => {
-                anstream::eprintln!("{} {why}; coming back", "lost:".yellow());
+                anstream::eprintln!("{} {why}; reconnecting", "lost:".yellow());
                 Ok(ControlFlow::Continue(()))
             }
             Heard::Back => Ok(ControlFlow::Continue(())),

@@ -139,7 +139,7 @@ pub(crate) async fn run(args: StreamArgs) -> Result<ExitCode> {
 
 fn url(args: &StreamArgs, audio: &Audio) -> Result<url::Url> {
     let to = args.to.replacen("http", "ws", 1);
-    let mut url = url::Url::parse(&to).with_context(|| format!("--to: {to:?} is no URL"))?;
+    let mut url = url::Url::parse(&to).with_context(|| format!("--to: {to:?} is not a URL"))?;
     if !matches!(url.scheme(), "ws" | "wss") {
         bail!("--to: expected ws://, wss://, http:// or https://, found {}", args.to);
     }

@@ -25,7 +25,7 @@ macro_rules! topics {
         pub static TOPICS: &[Topic] =
             &[$(Topic { name: stringify!($name), summary: $summary, text: include_str!($file) }),+];
         $(
-            #[allow(rustdoc::invalid_codeblock_attributes, reason = "fences say what scripts/readme does with a block")]
+            #[allow(rustdoc::invalid_codeblock_attributes, reason = "the fences' attributes tell scripts/readme what to do with a block")]
             // If a link is defined twice, the first definition counts: this file points links to rustdoc's pages.
             #[doc = include_str!("rustdoc-links.txt")]
             #[doc = include_str!($file)]

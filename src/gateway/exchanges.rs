@@ -272,7 +272,9 @@ impl Asked {
     fn new(origin: &Origin, resolved: &Resolved, chat: &ChatRequest) -> Result<Self, GatewayError> {
         let invalid = |message: String| GatewayError::new(Code::InvalidRequest, message);
         let candidates: Vec<String> = resolved.candidates.iter().map(ToString::to_string).collect();
-        let wire = llm::provider("openai_compatible").ok_or_else(|| invalid("no canonical form".to_owned()))?;
+        let wire = llm::provider("openai_compatible").ok_or_else(|| {
+            invalid("the provider openai_compatible, whose format stored requests have, does not exist".to_owned())
+        })?;
         let model = candidates.first().map_or("", String::as_str);
         let marks = Marks::default();
         let call = Call { model, stream: false, schema_mode: SchemaMode::JsonSchema, api_version: None, marks };

@@ -300,7 +300,7 @@ impl Metrics {
     pub(in crate::gateway) fn done(&self, meters: &Meters, done: &AttemptDone) {
         let labels = &meters.labels;
         meters.inflight.dec();
-        #[expect(clippy::cast_precision_loss, reason = "a histogram wants no more")]
+        #[expect(clippy::cast_precision_loss, reason = "a histogram needs no exact values")]
         let seconds = |us: u64| us as f64 / 1e6;
         meters.duration.observe(seconds(done.total_us));
         if let Some(us) = done.first_token_us {

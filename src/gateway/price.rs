@@ -27,7 +27,7 @@ pub(in crate::gateway) fn per_million(usd: f64) -> i64 {
 
 /// Converts pico-dollars to US dollars, for people and for the wire.
 pub fn usd(pico: i64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "the wire has floats")]
+    #[expect(clippy::cast_precision_loss, reason = "the API reports costs as floats")]
     let pico = pico as f64;
     pico / 1e12
 }

@@ -135,7 +135,7 @@ impl Rings {
     }
 
     fn shard(&self, call: &CallId) -> MutexGuard<'_, HashMap<CallId, CallTail>> {
-        #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
+        #[expect(clippy::cast_possible_truncation, reason = "any bits of the hash serve")]
         let index = self.hasher.hash_one(call) as usize % SHARDS;
         lock(&self.shards[index])
     }

@@ -167,16 +167,16 @@ impl Feed {
                 return;
             }
             self.attached = None;
-            tracing::warn!(call_id = ?self.like.call, "the session of a fed call was lost; attaching again");
+            tracing::warn!(call_id = ?self.like.call, "a stream lost the session of its call; attaching it again");
         }
-        tracing::error!(call_id = ?self.like.call, "a fed call could not be attached again");
+        tracing::error!(call_id = ?self.like.call, "a stream could not be attached to its call again; its frames are lost");
     }
 
     /// Answers that no call can answer these turns.
     fn refuse(&self, asks: Vec<Spoken>) {
         let Some(asking) = &self.like.asking else { return };
         for turn in asks {
-            let why = self.refused.as_deref().unwrap_or("none has begun");
+            let why = self.refused.as_deref().unwrap_or("no call has begun");
             let message = format!("the stream has no call that can answer: {why}");
             let failed = Failed { code: FailureCode::NoCall, message, temporary: true };
             // The asker may be gone.
@@ -250,7 +250,7 @@ impl Feed {
             self.unacked.sent(frames.count);
             if let Some(complaint) = complaint {
                 self.counters.garbled.inc();
-                tracing::debug!(code = complaint.code.as_str(), "a frame was left out");
+                tracing::debug!(code = complaint.code.as_str(), "a frame cannot be decoded and is left out");
             }
             if !attached.send(frames).await {
                 return false;
@@ -283,11 +283,11 @@ impl Feed {
                     call = successor(&call);
                 }
                 Err(NotAttached::Refused { message, .. }) => {
-                    tracing::warn!(%call, message, "a stream continues without its call");
+                    tracing::warn!(%call, message, "a stream cannot be attached to its call; its session continues, but its turns are lost");
                     return Err(message);
                 }
                 Err(NotAttached::Session(error)) => {
-                    tracing::warn!(%call, %error, "a stream continues without its call");
+                    tracing::warn!(%call, %error, "a stream cannot be attached to its call; its session continues, but its turns are lost");
                     return Err(error.to_string());
                 }
             }

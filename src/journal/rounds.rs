@@ -127,7 +127,7 @@ impl Waiting {
         if let Some(known) = self.known {
             content.open = known.open();
             if let Err(error) = shared.calls.put(known.clone()) {
-                shared.failed("take an entry back", &error);
+                shared.failed("restore the entry of a call", &error);
                 shared.calls.put_in_memory(known);
             }
         }

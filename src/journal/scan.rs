@@ -128,10 +128,10 @@ pub(super) fn scan_version(
             }
         };
         let wrong = match &stored {
-            None => Some("a record does not hold what it says"),
+            None => Some("a record's content contradicts its header"),
             Some(stored) if stored.seq != seq + 1 => Some("a record is out of sequence"),
             Some(stored) if stored.order <= order => Some("a record is out of order"),
-            Some(stored) if remaining > 0 && stored.remaining != remaining - 1 => Some("a batch is not whole"),
+            Some(stored) if remaining > 0 && stored.remaining != remaining - 1 => Some("a batch is incomplete"),
             Some(_) => None,
         };
         let (None, Some(stored)) = (wrong, stored) else {

@@ -201,7 +201,7 @@ async fn answer(mut stream: tokio::net::UnixStream, keys: &Keys) -> io::Result<(
                 let done = tokio::task::spawn_blocking(move || keys.apply(&request)).await.map_err(io::Error::other)?;
                 done.unwrap_or_else(|error| Answer { error: Some(error.to_string()), ..Answer::default() })
             }
-            Err(error) => Answer { error: Some(format!("no request: {error}")), ..Answer::default() },
+            Err(error) => Answer { error: Some(format!("the line is not a request: {error}")), ..Answer::default() },
         }
     } else {
         let message = format!("only {} or root may manage keys, but {} asked", owner::user(own), owner::user(uid));

@@ -137,7 +137,7 @@ impl Ledger {
         let ledger = Self(Arc::new(Shared {
             folder: folder.to_owned(),
             log: Mutex::new(log::Log::to_be_opened(&folder.join(LOG))),
-            store: Mutex::new(Err("not tried yet".to_owned())),
+            store: Mutex::new(Err("it has not been tried yet".to_owned())),
             is_open: AtomicBool::new(false),
             keeper: Mutex::new(None),
             metrics,
@@ -235,7 +235,7 @@ impl Ledger {
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(run)
-            .map_err(|error| LedgerError::File { path: PathBuf::from("thread ledger"), error })?;
+            .map_err(|error| LedgerError::File { path: PathBuf::from("the ledger's thread"), error })?;
         *lock(&self.0.keeper) = Some(Keeper { stop, thread });
         Ok(())
     }

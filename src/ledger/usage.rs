@@ -113,7 +113,7 @@ pub(super) fn run(store: &Connection, query: &UsageQuery) -> Result<Vec<UsageRow
         if !GROUPS.contains(&group.as_str()) {
             let allowed = GROUPS.join(", ");
             return Err(LedgerError::Query(format!(
-                "group_by: expected of {allowed}, found {group:?}{}",
+                "group_by: expected one of {allowed}, found {group:?}{}",
                 names::hint(group, GROUPS)
             )));
         }

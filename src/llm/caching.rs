@@ -132,7 +132,7 @@ impl PromptCache {
     /// Takes the factors from prices per token. A cache price that equals the ordinary price is ignored, because a
     /// price that is left out has that value too.
     pub fn apply_prices(&mut self, input: i64, cached: i64, cache_write: i64) {
-        #[expect(clippy::cast_precision_loss, reason = "a factor wants no more")]
+        #[expect(clippy::cast_precision_loss, reason = "a ratio needs no exact values")]
         let factor = |price: i64| price as f64 / input as f64;
         if input > 0 && cached != input {
             self.read = factor(cached);

@@ -86,7 +86,9 @@ pub(super) fn thinking_tokens(request: &ChatRequest, vendor: &str) -> Result<Opt
     if alone && tokens.is_some() {
         return Ok(tokens);
     }
-    Err(Unsupported(format!("{vendor} takes of reasoning either effort or max_tokens")))
+    Err(Unsupported(format!(
+        "{vendor} accepts either reasoning.effort or reasoning.max_tokens, and no other field of reasoning"
+    )))
 }
 
 /// Returns true if a message has no content. Vendors refuse such messages, OpenAI does not.

@@ -326,8 +326,8 @@ pub(super) fn describe(error: &serde_json::Error) -> String {
         return error.to_string();
     }
     let what = match error.classify() {
-        Category::Io | Category::Eof => "it ends in the middle",
-        Category::Syntax => "it is no JSON",
+        Category::Io | Category::Eof => "it is cut off",
+        Category::Syntax => "it is not JSON",
         Category::Data => "a field has the wrong type",
     };
     format!("{what} (line {} column {})", error.line(), error.column())

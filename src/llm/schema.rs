@@ -183,7 +183,7 @@ impl Validator {
     fn errors(&self, value: &Value, budget: &mut Budget) -> Result<String, Exceeded> {
         let cost = self.cost(value, budget)?;
         if cost.steps.saturating_mul(ERROR_BYTES + ERROR_LEVEL_BYTES * cost.depth) > MAX_ERRORS_BYTES {
-            return Ok("the answer breaks the schema in more places than can be listed".to_owned());
+            return Ok("the answer violates the schema in more places than can be listed".to_owned());
         }
         let Err(error) = self.0.schemas.validate(value, self.0.root) else { return Ok(String::new()) };
         let mut leaves = Vec::new();

@@ -57,7 +57,7 @@ impl Parser {
     }
 
     /// The next complete event; `None` if its end has not arrived.
-    #[expect(clippy::should_implement_trait, reason = "lends from itself, which an iterator cannot")]
+    #[expect(clippy::should_implement_trait, reason = "an iterator cannot return a borrow from itself")]
     pub fn next(&mut self) -> Option<Event<'_>> {
         self.advance().then_some(())?;
         Some(Event { name: &self.event, data: &self.data })

@@ -96,7 +96,7 @@ impl Recording {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordingError {
     /// The first line is neither a header nor a frame: the file is something else.
-    #[error("no recording: {0}")]
+    #[error("not a recording: {0}")]
     NotARecording(&'static str),
     /// A header cannot be read, or differs from the first one, so the dialect of the frames after it is unknown.
     #[error("line {line}: {message}")]
@@ -163,7 +163,9 @@ pub fn parse<T: AsRef<[u8]> + ?Sized>(bytes: &T) -> Result<Recording, RecordingE
             Err(message) => match read_header(line, text).transpose()? {
                 Some(header) if header == recording.header => continue,
                 Some(_) => {
-                    let message = "another header than the first: these are frames of another recording".to_owned();
+                    let message =
+                        "the header differs from the first one: the frames after it belong to another recording"
+                            .to_owned();
                     return Err(RecordingError::Header { line, message });
                 }
                 None if line == last_line && !recording.frames.is_empty() => {
@@ -205,10 +207,15 @@ fn read_header(line: usize, text: &[u8]) -> Option<Result<Header, RecordingError
 }
 
 fn read_frame(text: &[u8]) -> Result<Frame, String> {
-    let text = std::str::from_utf8(text).map_err(|error| format!("no UTF-8 from byte {}", error.valid_up_to() + 1))?;
+    let text =
+        std::str::from_utf8(text).map_err(|error| format!("not UTF-8 from byte {} on", error.valid_up_to() + 1))?;
     let line: FrameLine = serde_json::from_str(text).map_err(|error| {
         // A serde_json message can quote the text that it found; only the position is safe to show.
-        format!("no {{\"at_ms\": N, \"message\": {{…}}}} from column {} on ({:?})", error.column(), error.classify())
+        format!(
+            "expected {{\"at_ms\": N, \"message\": {{…}}}}; the line differs from column {} on ({:?})",
+            error.column(),
+            error.classify()
+        )
     })?;
     let message = line.message.get();
     if !message.starts_with('{') {

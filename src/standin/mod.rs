@@ -143,7 +143,7 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>) -> Response<Full
     let credential = header.or_else(|| query.get("token").cloned());
     let named = query.get("recording").and_then(|name| shared.scripts.iter().find(|script| script.name == *name));
     let Some(script) = named.or_else(|| shared.scripts.get(index % shared.scripts.len().max(1))).map(Arc::clone) else {
-        return answer(StatusCode::SERVICE_UNAVAILABLE, &json!({"error": "no recording"}));
+        return answer(StatusCode::SERVICE_UNAVAILABLE, &json!({"error": "no recording is loaded"}));
     };
     match Upgrade::new(&mut request, MAX_MESSAGE_BYTES, None, Full::default) {
         Err(message) => answer(StatusCode::BAD_REQUEST, &json!({"error": message})),

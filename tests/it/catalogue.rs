@@ -126,11 +126,11 @@ async fn what_a_model_cannot_do_is_passed_over_or_refused_and_never_sent() {
     let image =
         json!([{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AA=="}}]}]);
     let cases = [
-        (json!({"tools":tool()}), "cannot do tools"),
-        (json!({"messages":image}), "cannot do images"),
-        (json!({"reasoning_effort":"low"}), "cannot do reasoning_effort"),
+        (json!({"tools":tool()}), "does not support tools"),
+        (json!({"messages":image}), "does not support images"),
+        (json!({"reasoning_effort":"low"}), "does not support reasoning_effort"),
         (json!({"max_tokens":51}), "can answer with at most 50 tokens"),
-        (json!({"messages":[{"role":"user","content":"word ".repeat(2000)}]}), "has room for 1000 tokens"),
+        (json!({"messages":[{"role":"user","content":"word ".repeat(2000)}]}), "has a context of 1000 tokens"),
     ];
     for stream in [false, true] {
         for (more, says) in &cases {
@@ -142,7 +142,7 @@ async fn what_a_model_cannot_do_is_passed_over_or_refused_and_never_sent() {
             assert_eq!((reply.status, &error["code"]), (400, &json!("unsupported")), "{more}: {error}");
             assert!(error["message"].as_str().is_some_and(|message| message.contains(says)), "{error}");
             assert_eq!(mock.count(), before, "nothing was sent");
-            if *says != "has room for 1000 tokens" {
+            if *says != "has a context of 1000 tokens" {
                 let reply = daemon.post("/v1/chat/completions", &ask("either", more)).await;
                 assert_eq!(reply.status, 200, "the next candidate can: {}", reply.text());
                 assert_eq!(mock.asked_number(mock.count()).expect("asked").body["model"], "able");

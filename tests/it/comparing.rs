@@ -149,10 +149,10 @@ async fn what_cannot_be_compared_is_named() {
     let _machine = shared().await;
     for (args, said) in [
         (&["--variant", "a=local"][..], "1 variant; expected 2 to 6"),
-        (&["--variant", "a=local", "--variant", "a=local"], "--variant a is there twice"),
+        (&["--variant", "a=local", "--variant", "a=local"], "--variant a is given twice"),
         (&["--variant", "a=local", "--variant", "b=gpt"], "variant b: no route or model \"gpt\""),
         (&["--variant", "local"], "expected NAME=ROUTE, NAME=ROUTE:VARIANT or NAME=FILE.toml"),
-        (&["--variant", "a=local", "--variant", "b=local", "--replay-llm", "/nowhere"], "/nowhere is no folder"),
+        (&["--variant", "a=local", "--variant", "b=local", "--replay-llm", "/nowhere"], "/nowhere is not a folder"),
     ] {
         let output = run(&[&["compare", CALL][..], args].concat()).await;
         let error = text(&output.stderr);

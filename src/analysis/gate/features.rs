@@ -81,7 +81,7 @@ fn asks(text: &str) -> bool {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "words of a short turn")]
+#[expect(clippy::cast_precision_loss, reason = "a short turn has few words")]
 fn short(count: usize) -> f32 {
     count as f32
 }

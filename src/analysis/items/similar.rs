@@ -42,7 +42,7 @@ impl Bag {
                 }
             }
         }
-        #[expect(clippy::cast_precision_loss, reason = "words of a text")]
+        #[expect(clippy::cast_precision_loss, reason = "the number of words in a text is small")]
         let likeness = 2.0 * shared as f64 / (self.0.len() + other.0.len()) as f64;
         likeness
     }

@@ -59,7 +59,7 @@ pub(super) fn undefined(file: &str, templates: &Environment<'static>, scope: Sco
         {
             let mut found = fault(file, template.source(), &error);
             found.message =
-                format!("uses something that no call has; there are: {}", variables::names(scope).join(", "));
+                format!("uses a variable that no call has; there are: {}", variables::names(scope).join(", "));
             return Err(found);
         }
     }

@@ -86,13 +86,13 @@ pub(super) async fn post(
             Ok(Ok(fed)) => fed,
             Ok(Err(WholeError::Taken)) => return Err(taken(&call)),
             Ok(Err(WholeError::Session(error))) => return Err(session_error(&error)),
-            Err(_) => return Err(ApiError::internal("the recording could not be fed")),
+            Err(_) => return Err(ApiError::internal("the task that sends the recording to its call failed")),
         };
         let (completed, of_turns) = completed(&api, &call, after).await?;
         // The call has completed, so the session has handled every frame.
         let refused = outlet.take().map(|outbound| outbound.complaints).unwrap_or_default();
         let view = api.sessions.shown(&call, 0).await.map_err(|error| session_error(&error))?;
-        let mut view = view.ok_or_else(|| ApiError::internal("the call is gone"))?;
+        let mut view = view.ok_or_else(|| ApiError::internal("the call no longer exists"))?;
         // The answer contains all insights, however many turns the call has.
         view.insights.extend(of_turns);
         let answer = json!({
@@ -116,7 +116,8 @@ pub(super) async fn post(
 
 /// The error for a call that did not complete in time, with the reason if it is known.
 fn late(api: &Api, call: &CallId, patience: Duration) -> ApiError {
-    let message = format!("call {call} is not complete after {} s; GET /v1/calls/{call}", patience.as_secs());
+    let message =
+        format!("call {call} is not complete after {} s; GET /v1/calls/{call} shows its state", patience.as_secs());
     match api.store.health() {
         Ok(()) => ApiError::unavailable("timeout", message),
         Err(error) => ApiError::unavailable("journal_unavailable", format!("{message}: {error}")),

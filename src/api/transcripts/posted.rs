@@ -254,7 +254,7 @@ pub(super) struct Asked {
 /// Parses a body. `lease` counts its memory until it is fed to the call.
 pub(super) fn read(api: &Api, body: &[u8], mut lease: Lease) -> Result<Asked, ApiError> {
     let text = std::str::from_utf8(body).map_err(|error| {
-        bad(format!("expected JSON in UTF-8; the body is not from byte {} on", error.valid_up_to()))
+        bad(format!("expected JSON in UTF-8; the body is not UTF-8 from byte {} on", error.valid_up_to()))
     })?;
     let text = surrogates::repaired(text);
     let posted: Posted<'_> = parse("", &text)?;

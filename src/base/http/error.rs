@@ -41,7 +41,7 @@ impl HttpError {
 
     /// An error before anything was sent, for `reason`.
     pub fn no_client(reason: impl std::fmt::Display) -> Self {
-        Self::new(Kind::NoClient, format!("no HTTP client: {reason}"))
+        Self::new(Kind::NoClient, format!("the HTTP client cannot be created: {reason}"))
     }
 
     pub(super) fn connect_timeout(limit: Duration) -> Self {
@@ -49,7 +49,7 @@ impl HttpError {
     }
 
     pub(super) fn too_long(limit: usize) -> Self {
-        Self::new(Kind::TooLong, format!("an answer of more than {limit} bytes"))
+        Self::new(Kind::TooLong, format!("the response has more than {limit} bytes"))
     }
 
     pub(super) fn cut(cause: Option<&(dyn Error + 'static)>) -> Self {

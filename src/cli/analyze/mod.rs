@@ -33,14 +33,15 @@ Examples:
   sidetone analyze *.vtt --analyses summary --markdown > report.md
   sidetone analyze call.jsonl --json | jq .insights.summary.value
   sidetone analyze notes.txt --format text --config sidetone.toml
-  sidetone analyze captions.srt --to http://127.0.0.1:7700  by a daemon that runs
+  sidetone analyze captions.srt --to http://127.0.0.1:7700  by a running daemon
   pbpaste | sidetone analyze -
 
 Formats: vtt, srt, zoom, teams, otter, text; recordings (JSON Lines) too. `sidetone help transcripts` says what each
 format reads and how captions become turns.
-Without --to it starts a daemon of its own, whose data is in a temporary folder and deleted at the end; it asks the models
-of --config, and without a configuration the embedded provider. Where the daemon of --to wants a key, SIDETONE_KEY holds it.
-Exit code: 0 when every file has all its analyses, else 1; a file that fails is named, and the others are done.")]
+Without --to the command starts a daemon of its own, whose data is in a temporary folder and deleted at the end. That
+daemon asks the models of --config, or the embedded provider if there is no configuration. If the daemon of --to requires
+a key, set SIDETONE_KEY to it.
+Exit code: 0 if every file got all its analyses, else 1. A file that fails is reported, and the others are still analysed.")]
 pub(crate) struct AnalyzeArgs {
     /// Transcript files or recordings; "-" is standard input
     #[arg(required = true, value_name = "FILE", value_parser = super::absolute())]

@@ -28,19 +28,20 @@ Examples:
   sidetone compare recordings/ --variant v1=summary:a --variant v2=summary:b --analyses summary --replay-llm answers
 
 A variant is another configuration file (other prompts, triggers, limits), or a route, a model or endpoint/vendor-model
-that all analyses of --config ask; ROUTE:VARIANT pins one of a route's variants. The first one is what the others are
-compared with. Triggers and debounce run on the recordings' own time, and nobody waits for them.
-With --record-llm each request is asked once and kept; with --replay-llm a comparison costs nothing and comes out the same
-every time, and a request that is not kept is an error. `sidetone help comparing` explains every figure.
-Exit code: 0 when every recording was played with every variant, else 1.")]
+that all analyses of --config ask; ROUTE:VARIANT pins one of a route's variants. The others are compared with the first
+variant. Triggers and debounce use the times in the recordings; the command does not wait for these times.
+With --record-llm each request is sent once and its answer is stored. With --replay-llm the stored answers are used: a
+comparison costs nothing and gives the same result every time, and a request without a stored answer is an error.
+`sidetone help comparing` explains every figure.
+Exit code: 0 if every recording was played with every variant, else 1.")]
 pub(crate) struct CompareArgs {
     /// Recordings, or folders of them
     #[arg(required = true, value_name = "FILE|DIR", value_parser = super::absolute())]
     recordings: Vec<PathBuf>,
-    /// What is compared, two at least
+    /// One of the variants to compare; at least two are needed
     #[arg(long = "variant", required = true, value_name = "NAME=ROUTE|CONFIG", value_parser = trial::parse_variant)]
     variants: Vec<(String, String)>,
-    /// The configuration whose routes and models the variants name; without it, there is `local` alone
+    /// The configuration whose routes and models the variants name; without it, only `local` exists
     #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
     config: Option<PathBuf>,
     /// Analyses to run; default: those of each variant's configuration
@@ -66,7 +67,7 @@ pub(crate) struct CompareArgs {
 pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
     for (index, (name, _)) in args.variants.iter().enumerate() {
         if args.variants[..index].iter().any(|(other, _)| other == name) {
-            bail!("--variant {name} is there twice; expected another name for each");
+            bail!("--variant {name} is given twice; each variant needs a name of its own");
         }
     }
     if !(2..=MAX_VARIANTS).contains(&args.variants.len()) {

@@ -190,7 +190,7 @@ fn number(value: f64) -> Value {
     if value.fract() != 0.0 || value.abs() >= 9e15 {
         return json!(value);
     }
-    #[expect(clippy::cast_possible_truncation, reason = "whole, and below what a float holds exactly")]
+    #[expect(clippy::cast_possible_truncation, reason = "an integer below 2^53")]
     let whole = value as i64;
     json!(whole)
 }

@@ -48,7 +48,7 @@ pub(crate) fn template(found: &[Found]) -> String {
     let mut text = String::from(
         "# Sidetone's configuration. `sidetone check --config FILE` reads it without starting anything, and\n\
          # `sidetone serve --config FILE` starts the daemon with it. config/sidetone.toml of the project shows every key.\n\
-         # Keys do not stand here: a key is \"env:VARIABLE\" or \"file:PATH\".\n\n\
+         # A key is never written here: it is \"env:VARIABLE\" or \"file:PATH\".\n\n\
          [server]\n\
          # key = \"env:SIDETONE_SERVER_KEY\"   # one key with every scope; default: none, and loopback only\n\n\
          [storage]\n\

@@ -26,8 +26,9 @@ Examples:
 The folder has recordings, and labels.jsonl with what people said of them:
   {\"kind\":\"call\",\"call_id\":\"FILE\",\"source\":\"Set\",\"summary\":\"…\"}
   {\"kind\":\"turn\",\"call_id\":\"FILE\",\"turn_order\":3,\"sentiment\":\"negative\"}
-Each call runs what its labels can judge: summary, sentiment_turn. It is played on its own time, without waiting, so that
-figures at 25, 50 and 75 % are those of the insights that stood by then. `sidetone help comparing` explains every figure.")]
+Each call runs the analyses that its labels can judge: summary, sentiment_turn. Triggers use the times in the recording;
+the command does not wait for these times. The figures at 25, 50 and 75 % of a call's time judge the insights that were
+current then. `sidetone help comparing` explains every figure.")]
 pub(crate) struct EvalArgs {
     /// Folder with recordings and labels.jsonl
     #[arg(value_name = "DIR", value_parser = super::absolute())]
@@ -72,7 +73,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     });
     let sources: Vec<Source> = judged.collect();
     if sources.is_empty() {
-        bail!("no recording of {count} has a summary or the sentiment of a turn among its labels");
+        bail!("none of the {count} recordings has a label with a summary or with a turn's sentiment");
     }
     if sources.len() < count {
         anstream::eprintln!("{} recordings without such labels are left out", count - sources.len());

@@ -185,7 +185,7 @@ impl<'a> Producer<'a> {
             Ok(Ok(welcome)) => welcome,
             Ok(Err(end)) => return end,
             Err(_) => {
-                let why = format!("no welcome within {} s", WELCOME_TIMEOUT.as_secs());
+                let why = format!("the daemon sent no `welcome` within {} s", WELCOME_TIMEOUT.as_secs());
                 return Ok(End::Dropped { when: ReconnectWhen::Later, wait: None, why });
             }
         };
@@ -208,7 +208,7 @@ impl<'a> Producer<'a> {
             if let Some((until, after)) = draining
                 && (self.outbox.acked() == self.outbox.next() || now >= until)
             {
-                socket.close(CloseCode::GoingAway.number(), "as asked").await;
+                socket.close(CloseCode::GoingAway.number(), "reconnecting, as the daemon asked").await;
                 let why = "the daemon asked the client to reconnect".to_owned();
                 return Ok(End::Dropped { when: ReconnectWhen::Now, wait: Some(after), why });
             }

@@ -50,10 +50,10 @@ Examples:
   sidetone replay recordings/ --speed max --json | tail -n 1
   sidetone replay --as-stt call.jsonl --listen 127.0.0.1:9000   as if by the STT vendor
 
-Where the daemon wants a key, SIDETONE_KEY holds it.
-A line that cannot be read is named, counted as skipped, and left out; the rest is played.
-Exit code: 0 when the daemon has every final turn that was sent, 1 when anything was lost, a call failed or a recording
-could not be played.")]
+If the daemon requires a key, set SIDETONE_KEY to it.
+A line that cannot be read is reported, counted and left out; the other lines are played.
+Exit code: 0 if the daemon has every final turn that was sent; 1 if anything was lost, a call failed, or a recording could
+not be played.")]
 pub(crate) struct ReplayArgs {
     /// Recordings, or folders of recordings (read in order of name; other files are skipped and reported)
     #[arg(required = true, value_name = "FILE|DIR", value_parser = super::absolute())]

@@ -97,7 +97,7 @@ pub(crate) struct LastLine {
     insight_ms: Quantiles,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde fixes the signature")]
 fn is_zero(count: &usize) -> bool {
     *count == 0
 }

@@ -148,9 +148,9 @@ const LESS: Option<bool> = Some(false);
 
 metrics! {
     "cost_pico", "Cost", Pico, LESS, true, |figures| figures.cost_pico.map(|cost| cost as f64),
-        "What the models' answers cost, those of requests that failed included.";
+        "Cost of the models' answers, including those of requests that failed.";
     "requests", "Requests to models", Count, LESS, true, |figures| Some(figures.requests as f64),
-        "Each repair of an answer is one more.";
+        "Each repair of an answer counts as a further request.";
     "input", "Input tokens", Count, LESS, true, |figures| figures.input.map(|count| count as f64),
         "As the vendors counted them.";
     "cached_share", "Read from a cache", Share, MORE, false, |figures| figures.cached_share,
@@ -158,35 +158,35 @@ metrics! {
     "output", "Output tokens", Count, LESS, true, |figures| figures.output.map(|count| count as f64),
         "As the vendors counted them.";
     "latency_ms_p50", "Latency, median", Ms, LESS, false, |figures| figures.latency_ms_p50.map(|ms| ms as f64),
-        "From the newest turn that an insight covers to the insight.";
+        "Time from the newest turn that an insight covers to the insight.";
     "latency_ms_p95", "Latency, 95th percentile", Ms, LESS, false, |figures| figures.latency_ms_p95.map(|ms| ms as f64),
-        "The same, of the slowest twentieth.";
+        "Time that 95 % of the insights do not exceed.";
     "behind_turns", "Turns behind", Count, LESS, false, |figures| figures.behind_turns,
-        "Turns that came while an insight was made.";
+        "Turns that arrived while an insight was computed.";
     "insights", "Insights", Count, None, true, |figures| Some(figures.insights as f64),
-        "All that were published.";
+        "Number of published insights.";
     "failed", "Failed runs", Count, LESS, true, |figures| Some(figures.failed as f64),
         "Runs of analyses that gave no insight.";
     "items_added", "Items added", Count, None, true, |figures| Some(figures.items.added as f64),
-        "Elements with an id that a list did not have before, such as action items.";
+        "List elements with an id that the list did not have before, such as action items.";
     "items_changed", "Items changed", Count, None, true, |figures| Some(figures.items.changed as f64),
-        "Elements with an id whose other fields changed.";
+        "List elements with an id of which another field changed.";
     "items_retracted", "Items retracted", Count, LESS, true, |figures| Some(figures.items.retracted as f64),
-        "Elements with an id that were taken out again.";
+        "List elements with an id that were removed again.";
     "evidence_precision", "Quotes that are in the transcript", Share, MORE, false, |figures| figures.evidence_precision,
         "Share of an insight's quotes whose words are in the turn that they name.";
     "el_ms", "Summary: expected latency (EL)", Ms, LESS, false, |figures| figures.summary.el_ms,
-        "Mean time from a word that is said to the first summary that covers it.";
+        "Mean time from a spoken word to the first summary that covers it.";
     "r1_auc", "Summary: ROUGE-1 over time (R1-AUC)", Score, MORE, false, |figures| figures.summary.r1_auc,
-        "Mean over the call's time of the ROUGE-1 of the summary that stood, against a person's summary.";
+        "Mean over the call's time of the ROUGE-1 of the current summary, against a person's summary.";
     "rouge_1", "Summary: ROUGE-1 at the end", Score, MORE, false, |figures| figures.summary.rouge_1,
         "Words in common with a person's summary (F1).";
     "rouge_l", "Summary: ROUGE-L at the end", Score, MORE, false, |figures| figures.summary.rouge_l,
         "Longest sequence of words in common with a person's summary (F1).";
     "ne", "Summary: normalized erasure (NE)", Score, LESS, false, |figures| figures.summary.ne,
-        "Words that were rewritten over the call, for each word of the last summary.";
+        "Words rewritten during the call, divided by the words of the last summary.";
     "rf", "Summary: redundancy (RF)", Score, LESS, false, |figures| figures.summary.rf,
-        "Share of the last summary's pairs of neighbouring words that it already had.";
+        "Share of the last summary's word pairs (bigrams) that repeat an earlier pair in it.";
 }
 
 #[cfg(test)]

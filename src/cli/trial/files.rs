@@ -54,7 +54,7 @@ impl Files {
     /// The folder does not exist.
     pub(super) fn open(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
-            bail!("{} is no folder; --record-llm makes one", folder.display());
+            bail!("{} is not a folder; --record-llm creates one", folder.display());
         }
         Ok(Self { folder: folder.to_owned(), writing: Mutex::default() })
     }

@@ -101,7 +101,7 @@ pub(crate) async fn run(args: WatchArgs) -> Result<ExitCode> {
             }
             Heard::Lost(why) => {
                 screen.pause()?;
-                anstream::eprintln!("{} {why}; coming back", "lost:".yellow());
+                anstream::eprintln!("{} {why}; reconnecting", "lost:".yellow());
             }
             Heard::Back => anstream::eprintln!("{}", "back".green()),
         }

@@ -66,7 +66,7 @@ impl Recent {
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "a rank among 128"
+            reason = "a rank is below 128"
         )]
         let rank = (quantile * (count - 1) as f64).ceil() as usize;
         let (_, time, _) = known[..count].select_nth_unstable(rank.min(count - 1));
@@ -82,7 +82,7 @@ struct Mean(AtomicU64);
 fn clock(now: Instant) -> u32 {
     static START: OnceLock<Instant> = OnceLock::new();
     let start = *START.get_or_init(|| now);
-    #[expect(clippy::cast_possible_truncation, reason = "it wraps")]
+    #[expect(clippy::cast_possible_truncation, reason = "the clock wraps after 49 days")]
     let ms = now.saturating_duration_since(start).as_millis() as u32;
     ms
 }
@@ -99,7 +99,11 @@ impl Mean {
             } else {
                 f64::from(Self::mean(packed)) * weight + f64::from(time) * (1.0 - weight)
             };
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a mean of such is such")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a mean of u32 values fits into u32"
+            )]
             let mean = (mean as u32).max(1);
             Some(u64::from(mean) << 32 | u64::from(ms))
         };
@@ -121,7 +125,7 @@ impl Mean {
 
 /// Weight that a mean still has at its age.
 fn weight(packed: u64, ms: u32) -> f64 {
-    #[expect(clippy::cast_possible_truncation, reason = "the low half")]
+    #[expect(clippy::cast_possible_truncation, reason = "only the low 32 bits are used")]
     let age = ms.wrapping_sub(packed as u32);
     // A clock read on another thread may be slightly older; the age is then zero.
     let age = if age > u32::MAX / 2 { 0 } else { age };

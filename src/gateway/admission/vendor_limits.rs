@@ -73,7 +73,7 @@ impl Bucket {
             Unit::InputTokens => need.input,
             Unit::OutputTokens => need.output,
         };
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        #[expect(clippy::cast_precision_loss, reason = "the amount is an estimate")]
         let amount = amount as f64;
         amount
     }

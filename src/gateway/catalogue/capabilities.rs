@@ -28,7 +28,7 @@ pub(in crate::gateway) fn adapt<'a>(
 }
 
 fn adapt_to<'a>(traits: &Traits, request: &'a ChatRequest) -> Result<Cow<'a, ChatRequest>, String> {
-    let no = |what: &str| Err(format!("cannot do {what}"));
+    let no = |what: &str| Err(format!("does not support {what}"));
     if traits.tools == Some(false) && !request.tools.is_empty() {
         return no("tools");
     }
@@ -47,7 +47,7 @@ fn adapt_to<'a>(traits: &Traits, request: &'a ChatRequest) -> Result<Cow<'a, Cha
     if let Some(most) = traits.context_length {
         let least = prompt_bytes(request) / BYTES_PER_TOKEN;
         if least > most {
-            return Err(format!("has room for {most} tokens, but the prompt has more than {least}"));
+            return Err(format!("has a context of {most} tokens, but the prompt has more than {least}"));
         }
     }
     let mut adapted = Cow::Borrowed(request);
@@ -66,7 +66,7 @@ fn adapt_to<'a>(traits: &Traits, request: &'a ChatRequest) -> Result<Cow<'a, Cha
         adapted.to_mut().stream = false;
     }
     if let Some(name) = sent(&adapted).find(|name| !listed(name)) {
-        return Err(format!("does not take {name}"));
+        return Err(format!("does not accept {name}"));
     }
     Ok(adapted)
 }
@@ -136,13 +136,13 @@ mod tests {
         };
         let image = json!([{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x/y.png"}}]}]);
         for (body, lacks) in [
-            (json!({"tools":[{"type":"function","function":{"name":"f"}}]}), "cannot do tools"),
-            (json!({"messages":image}), "cannot do images"),
-            (json!({"reasoning_effort":"low"}), "cannot do reasoning_effort"),
+            (json!({"tools":[{"type":"function","function":{"name":"f"}}]}), "does not support tools"),
+            (json!({"messages":image}), "does not support images"),
+            (json!({"reasoning_effort":"low"}), "does not support reasoning_effort"),
             (json!({"max_tokens":51}), "can answer with at most 50 tokens, but 51 are requested"),
             (
                 json!({"messages":[{"role":"user","content":"x".repeat(808)}]}),
-                "has room for 100 tokens, but the prompt has more than 101",
+                "has a context of 100 tokens, but the prompt has more than 101",
             ),
             (json!({"stop":["x"]}), "does not take stop"),
         ] {

@@ -46,7 +46,7 @@ pub(in crate::gateway) fn arrange(resolved: &Resolved, request: &ChatRequest) ->
             let tokens = TokenEstimate::of(request, Ratio::default());
             sort(&mut candidates, |remote| {
                 let tokens = TokenEstimate { input: remote.token_ratio().apply(tokens.input), ..tokens };
-                #[expect(clippy::cast_precision_loss, reason = "an estimate, to compare by")]
+                #[expect(clippy::cast_precision_loss, reason = "the estimate is only compared")]
                 let cost = remote.price(now_ms).map(|price| budget::estimate(price, tokens) as f64);
                 cost.unwrap_or(f64::MAX)
             });

@@ -161,7 +161,7 @@ impl Models {
     fn error(mut self) -> GatewayError {
         match self.errors.pop() {
             Some(last) => self.with_earlier_attempts(last),
-            None => GatewayError::new(Code::InvalidRequest, "no model to ask"),
+            None => GatewayError::new(Code::InvalidRequest, "the request and its fallbacks name no model"),
         }
     }
 }

@@ -62,7 +62,7 @@ impl Parts {
             },
         };
         let Some(Value::Object(mut answer)) = read else {
-            return Ok((text, Verdict::Invalid("the answer is no JSON object".to_owned())));
+            return Ok((text, Verdict::Invalid("the answer is not a JSON object".to_owned())));
         };
         let mut errors = Vec::new();
         for (part, right) in self.wanted.iter().zip(&mut self.right).filter(|(_, right)| right.is_none()) {
@@ -105,7 +105,7 @@ impl Parts {
         let right = members.filter(|(_, right)| right.is_some()).map(|(part, _)| format!("\"{}\"", part.member));
         let right = right.collect::<Vec<_>>().join(", ");
         if !right.is_empty() {
-            said.push_str(" What you said is right and stays in these members, which are null now: ");
+            said.push_str(" Your values of these members are valid and kept; give null for them now: ");
             said.push_str(&right);
             said.push('.');
         }

@@ -122,8 +122,9 @@ impl Client {
 
 impl Connections {
     fn new(base_url: &str, connect: Duration) -> Result<Self, Failure> {
-        let base = Url::parse(base_url)
-            .map_err(|error| Failure::transport(Code::UpstreamError, format!("no HTTP client: {error}")))?;
+        let base = Url::parse(base_url).map_err(|error| {
+            Failure::transport(Code::UpstreamError, format!("the HTTP client cannot be created: {error}"))
+        })?;
         let pool = Pool::new(&base, connect)?;
         let root = behind(&base, "")?;
         Ok(Self { pool, base, newest: (String::new(), root) })

@@ -118,7 +118,7 @@ impl Relay {
             }
             Stopped::UpstreamGone(why) => Ended::Closed { code: 3005, reason: why },
             Stopped::UpstreamMute => {
-                Ended::Failed(format!("the STT upstream said nothing for {} s", self.patience.as_secs()))
+                Ended::Failed(format!("the STT vendor sent nothing for {} s", self.patience.as_secs()))
             }
             Stopped::Killed => Ended::Failed("the daemon is stopping".to_owned()),
         };

@@ -157,7 +157,7 @@ fn garbage_repeats_and_strange_files_are_damage() {
     for (more, words) in [
         (vec![7; 100], "no record begins here"),
         (repeated, "out of sequence"),
-        (foreign, "does not hold what it says"),
+        (foreign, "'s content contradicts its header"),
     ] {
         fs::write(&path, &good).expect("log");
         extend(&path, &more);

@@ -109,7 +109,7 @@ fn max_tokens(request: &ChatRequest, thinking: Option<u64>) -> Result<u64, Unsup
         request.rest.get("thinking").and_then(|thinking| thinking.get("budget_tokens")).and_then(Value::as_u64);
     match (request.max_tokens, thinking) {
         (Some(most), Some(thinking)) if most <= thinking => Err(Unsupported(format!(
-            "Anthropic takes max_tokens above the tokens of thinking only ({most} and {thinking}; it thinks {MIN_THINKING} at least)"
+            "Anthropic requires max_tokens above the thinking budget (at least {MIN_THINKING}): expected more than {thinking}, found {most}"
         ))),
         (Some(most), _) => Ok(most),
         (None, thinking) => Ok(MAX_TOKENS.saturating_add(thinking.or(native).unwrap_or(0))),

@@ -225,7 +225,7 @@ impl Subject {
     }
 
     /// Share of its words that `other` contains; 0 if both have numbers and these differ.
-    #[expect(clippy::cast_precision_loss, reason = "words of a sentence")]
+    #[expect(clippy::cast_precision_loss, reason = "a sentence has few words")]
     fn part_in(&self, other: &Self) -> f64 {
         let differ = !self.numbers.is_empty() && !other.numbers.is_empty() && self.numbers != other.numbers;
         if differ { 0.0 } else { self.words.intersection(&other.words).count() as f64 / self.words.len().max(1) as f64 }

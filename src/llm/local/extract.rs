@@ -394,7 +394,7 @@ fn joined<'a>(source: &'a str, first: &'a str, last: &'a str) -> &'a str {
     source.get(offset(first)..offset(last) + last.len()).unwrap_or(first)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "words, sentences and turns of a conversation")]
+#[expect(clippy::cast_precision_loss, reason = "counts of words, sentences and turns are far below 2^53")]
 fn ratio(one: usize, other: usize) -> f64 {
     one as f64 / other as f64
 }

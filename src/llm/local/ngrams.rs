@@ -26,7 +26,7 @@ pub(super) fn leaning(text: &str) -> f64 {
     let number = |at: usize| f64::from(f32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
     let buckets = buckets(&tokens);
     let sum: i32 = buckets.iter().map(|bucket| i32::from(i8::from_le_bytes([weights[*bucket]]))).sum();
-    #[expect(clippy::cast_precision_loss, reason = "n-grams of a turn")]
+    #[expect(clippy::cast_precision_loss, reason = "a turn has few n-grams")]
     let length = (buckets.len().max(1) as f64).sqrt();
     number(0) * f64::from(sum) / length + number(4)
 }

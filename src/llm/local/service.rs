@@ -140,7 +140,7 @@ pub(super) fn substance(sentence: &str) -> f64 {
         return 1.0;
     }
     let content = words::content(sentence).len();
-    #[expect(clippy::cast_precision_loss, reason = "words of a sentence")]
+    #[expect(clippy::cast_precision_loss, reason = "a sentence has few words")]
     let share = content.saturating_sub(polite) as f64 / content.max(1) as f64;
     share
 }

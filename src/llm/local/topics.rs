@@ -124,7 +124,7 @@ pub(super) fn of<'a>(sentences: &[(&'a str, Option<&'a str>)]) -> Vec<String> {
             }
         }
     }
-    #[expect(clippy::cast_precision_loss, reason = "words of a meeting")]
+    #[expect(clippy::cast_precision_loss, reason = "the number of words in a meeting is far below 2^53")]
     let is_english = function as f64 >= ENGLISH * total as f64;
     if is_english { chosen(&phrases) } else { Vec::new() }
 }

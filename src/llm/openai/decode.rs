@@ -107,7 +107,7 @@ fn append(ours: &mut Option<String>, more: Option<String>) {
 }
 
 fn malformed(what: &str, error: &serde_json::Error) -> StreamError {
-    StreamError::Malformed(format!("{what} is none of OpenAI's: {}", response::describe(error)))
+    StreamError::Malformed(format!("{what} is not in OpenAI's format: {}", response::describe(error)))
 }
 
 /// Decodes one stream.

@@ -103,7 +103,7 @@ fn summaries(call: &CallReport, variants: &[Info], out: &mut String) {
         let keys = variants.iter().enumerate();
         let keys = keys.map(|(index, info)| format!("<i class=\"{}\"></i>{}", colour(index), escaped(&info.name)));
         let keys = keys.collect::<Vec<_>>().join(" ");
-        let _ = write!(out, "<p class=\"key\">ROUGE-1 of the summary that stood: {keys}</p>{chart}");
+        let _ = write!(out, "<p class=\"key\">ROUGE-1 of the current summary: {keys}</p>{chart}");
     }
 }
 

@@ -63,7 +63,7 @@ async fn page_loads_nothing_and_text_is_never_markup() {
         }
         assert!(!attributes.contains("http:") && !attributes.contains("https:"), "<{name} {attributes}>");
     }
-    for shown in ["&lt;script&gt;", "no insight", "ROUGE-1 of the summary that stood", "prefers-color-scheme: dark"] {
+    for shown in ["&lt;script&gt;", "no insight", "ROUGE-1 of the current summary", "prefers-color-scheme: dark"] {
         assert!(page.contains(shown), "{shown}");
     }
 }

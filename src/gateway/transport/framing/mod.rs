@@ -61,7 +61,7 @@ impl Parser {
     ///
     /// # Errors
     /// See [`FramingError`]; the stream cannot be read any further.
-    #[expect(clippy::should_implement_trait, reason = "lends from itself, which an iterator cannot")]
+    #[expect(clippy::should_implement_trait, reason = "an iterator cannot return a borrow from itself")]
     pub fn next(&mut self) -> Result<Option<Event<'_>>, FramingError> {
         match &mut self.0 {
             Kind::Sse(parser) => Ok(parser.next()),
