@@ -45,7 +45,6 @@ struct Counts {
     responses: Vec<u64>,
 }
 
-/// The value of `stats`.
 pub(super) fn stats<'a>(turns: impl IntoIterator<Item = &'a Turn>) -> Value {
     let mut spans: Vec<Span<'a>> = turns.into_iter().filter_map(span).collect();
     spans.sort();

@@ -1,6 +1,6 @@
 //! The folder of an analysis: `v1.j2` (and `v2.j2`, …), `schema.json` and optionally `analysis.toml`.
 //!
-//! Does not interpret the files. Reading a user's folder at start-up is the only I/O of this room.
+//! Does not interpret the files. Reading a user's folder at start-up is the only I/O of this module.
 
 use std::fmt;
 use std::path::Path;

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_the_string_at_its_place_whatever_is_around_it() {
+    fn text_is_found_at_its_path_among_other_members() {
         for (answer, expected) in [
             (r#"{"text":"Hola.","from":"en"}"#, "Hola."),
             (r#"{"from":"en","to":"es","text":"Hola."}"#, "Hola."),
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn another_attempt_starts_over() {
+    fn new_attempt_starts_the_text_again() {
         let mut growing = Growing::at(&["text"]);
         assert_eq!(growing.push(0, r#"{"text":"Ho"#), (0, "Ho".to_owned()));
         assert_eq!(growing.push(11, "la"), (2, "la".to_owned()));

@@ -139,7 +139,6 @@ pub enum AnalysisError {
     /// A variant names a prompt version that the analysis does not have.
     #[error("analysis {analysis}: {message}")]
     UnknownVersion {
-        /// The analysis.
         analysis: Arc<str>,
         /// The requested version, and the existing ones.
         message: String,
@@ -155,16 +154,16 @@ impl Analysis {
     fn of_folder(
         name: &str,
         folder: &Folder,
-        config: &settings::Given,
+        config: &settings::PartialSettings,
         local: Option<Method>,
     ) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
         let given = Settings::of_folder(name, folder).unwrap_or_else(|found| {
             faults.extend(found);
-            settings::Given::default()
+            settings::PartialSettings::default()
         });
         let given = given.or_local(local);
-        let settings = Settings::laid(name, &given, config);
+        let settings = Settings::merged(name, &given, config);
         for (given, file) in [(&given, "analysis.toml"), (config, "")] {
             if let Some((key, why)) = given.misplaced(&settings) {
                 faults.push(Fault::whole(file, format!("{key}: {why}")));

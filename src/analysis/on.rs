@@ -53,29 +53,29 @@ impl On {
 #[cfg(test)]
 mod tests {
     use crate::analysis::folder::Folder;
-    use crate::analysis::settings::{Given, Settings};
+    use crate::analysis::settings::{PartialSettings, Settings};
 
     use super::*;
 
-    fn given(source: &str) -> Given {
+    fn given(source: &str) -> PartialSettings {
         Settings::of_folder("x", &Folder::new([("analysis.toml", source)])).expect("settings")
     }
 
     #[test]
     fn events_that_make_it_due_are_read_and_say_when() {
         let on = given("on = [\"silence\", \"alert:churn\"]");
-        let settings = Settings::laid("x", &given("every_n_turns = 4"), &on);
+        let settings = Settings::merged("x", &given("every_n_turns = 4"), &on);
         let expected = On { silence: true, alerts: vec!["churn".to_owned()], ..On::default() };
         assert_eq!(settings.on, expected);
         assert_eq!(settings.triggers.every_n_turns, None, "what is absent is off");
-        assert_eq!(Settings::laid("x", &on, &given("debounce_ms = 5")).on, expected);
-        assert!(Settings::laid("x", &on, &given("on = []")).on.is_empty());
-        let speech = Settings::laid("x", &on, &given("on = [\"speech_started\"]")).on;
+        assert_eq!(Settings::merged("x", &on, &given("debounce_ms = 5")).on, expected);
+        assert!(Settings::merged("x", &on, &given("on = []")).on.is_empty());
+        let speech = Settings::merged("x", &on, &given("on = [\"speech_started\"]")).on;
         assert_eq!(speech, On { speech_started: true, ..On::default() });
     }
 
     #[test]
-    fn value_that_names_nothing_is_a_fault() {
+    fn unknown_event_in_on_is_a_problem() {
         let faults = Settings::of_folder("x", &Folder::new([("analysis.toml", "on = [\"alert:\", \"speech\"]")]));
         let faults: Vec<String> = faults.expect_err("faults").iter().map(ToString::to_string).collect();
         let expected = "expected \"silence\", \"speech_started\" or \"alert:RULE\", found \"alert:\"";

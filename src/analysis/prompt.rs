@@ -31,9 +31,9 @@ const MARK: &str = "\u{fdd0}transcript\u{fdd1}";
 /// Settings that a prompt can use.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Shown<'a> {
-    /// `to`.
+    /// The language of a translation, a BCP 47 tag.
     pub(super) to: Option<&'a str>,
-    /// `questions`.
+    /// The questions of a scorecard.
     pub(super) questions: &'a [ListedQuestion],
 }
 

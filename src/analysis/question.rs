@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn question_says_what_it_wants_to_see() {
+    fn question_reports_which_placeholders_it_uses() {
         let wants = |content: &str| {
             let question = question(content);
             (question.wants_transcript(), question.wants_summary())
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_question_is_refused_without_a_word_of_it() {
+    fn invalid_question_is_refused_without_quoting_it() {
         for wrong in
             ["secret", r#"{"model":"secret"}"#, r#"{"messages":"secret"}"#, r#"{"messages":[{"role":"secret"}]}"#]
         {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use toml::Value;
 
 use super::folder::load_dir;
-use super::settings::{Given, Settings};
+use super::settings::{PartialSettings, Settings};
 use super::{Analysis, builtin};
 use crate::base::names;
 use crate::base::settings::{Problems, Section, found};
@@ -74,7 +74,6 @@ impl Registry {
         Self::read(None, Path::new("."), &mut Problems::default())
     }
 
-    /// The analysis with this name.
     pub fn get(&self, name: &str) -> Option<&Arc<Analysis>> {
         self.by_name.get(name)
     }
@@ -116,7 +115,7 @@ impl Registry {
         let is_given = section.is_some();
         let mut section = Section::new(path.clone(), section, problems);
         let (dir, copied) = (section.string("dir"), section.string("analysis"));
-        let config = Given::read(&mut section);
+        let config = PartialSettings::read(&mut section);
         let own = builtin::folder(name);
         let embedded = match &copied {
             None => own,

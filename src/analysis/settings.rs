@@ -99,9 +99,9 @@ pub struct Settings {
 
 impl Settings {
     /// Reads `analysis.toml` of a folder, if there is one.
-    pub(super) fn of_folder(name: &str, folder: &Folder) -> Result<Given, Vec<Fault>> {
+    pub(super) fn of_folder(name: &str, folder: &Folder) -> Result<PartialSettings, Vec<Fault>> {
         const FILE: &str = "analysis.toml";
-        let Some(source) = folder.file(FILE) else { return Ok(Given::default()) };
+        let Some(source) = folder.file(FILE) else { return Ok(PartialSettings::default()) };
         let table: toml::Table = source.parse().map_err(|error: toml::de::Error| {
             let at = error.span().map_or(0, |span| span.start);
             vec![Fault::at(FILE, source, at, error.message())]
@@ -109,7 +109,7 @@ impl Settings {
         let mut problems = Problems::default();
         let mut section = Section::new(name, Some(Value::Table(table)), &mut problems);
         let computed = section.choice("computed", &["stats"]).map(|_| Computed::Stats);
-        let given = Given { computed, ..Given::read(&mut section) };
+        let given = PartialSettings { computed, ..PartialSettings::read(&mut section) };
         section.finish();
         if problems.is_empty() {
             return Ok(given);
@@ -126,7 +126,7 @@ impl Settings {
     }
 
     /// The folder's settings, overridden by the configuration's.
-    pub(super) fn laid(name: &str, folder: &Given, config: &Given) -> Self {
+    pub(super) fn merged(name: &str, folder: &PartialSettings, config: &PartialSettings) -> Self {
         let scope = config.scope.or(folder.scope).unwrap_or(Scope::Rolling);
         Self {
             title: config.title.clone().or_else(|| folder.title.clone()).unwrap_or_else(|| name.to_owned()),
@@ -159,7 +159,7 @@ impl Settings {
 
 /// The settings of one source; `None` = not set. A number 0 means "off".
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Given {
+pub(super) struct PartialSettings {
     title: Option<String>,
     scope: Option<Scope>,
     route: Option<String>,
@@ -187,7 +187,7 @@ pub(super) struct Given {
     special: Vec<&'static str>,
 }
 
-impl Given {
+impl PartialSettings {
     /// These settings, with `local` if no method is set.
     pub(super) fn or_local(self, local: Option<Method>) -> Self {
         Self { local: self.local.or(local), ..self }
@@ -276,7 +276,7 @@ impl Given {
 /// A source that sets when an analysis becomes due (`every_n_turns`, `interval_ms` or `on`) replaces all of these
 /// settings: absent ones are off. A section with other keys only changes just those of the folder's. Without any, the
 /// analysis runs by [`DEFAULT_TRIGGERS`].
-fn triggers(folder: &Given, config: &Given) -> Triggers {
+fn triggers(folder: &PartialSettings, config: &PartialSettings) -> Triggers {
     let of_folder = if folder.says_triggers() { folder.over(Triggers::OFF) } else { Triggers::OFF };
     if config.says_when() {
         return config.over(Triggers { on_end: of_folder.on_end, ..Triggers::OFF });
@@ -303,32 +303,32 @@ fn line_of(source: &str, key: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn given(source: &str) -> Given {
+    fn given(source: &str) -> PartialSettings {
         Settings::of_folder("x", &Folder::new([("analysis.toml", source)])).expect("settings")
     }
 
     #[test]
-    fn who_says_when_says_all_of_it() {
+    fn trigger_key_replaces_all_trigger_keys() {
         let folder = given("every_n_turns = 4\ndebounce_ms = 1500\nmax_wait_ms = 8000\non_end = true");
-        let laid = |config: &str| Settings::laid("x", &folder, &given(config)).triggers;
-        let every = laid("every_n_turns = 1");
+        let merged = |config: &str| Settings::merged("x", &folder, &given(config)).triggers;
+        let every = merged("every_n_turns = 1");
         assert_eq!(
             (every.every_n_turns, every.debounce_ms, every.max_wait_ms, every.on_end),
             (Some(1), None, None, true)
         );
-        let quicker = laid("debounce_ms = 10");
+        let quicker = merged("debounce_ms = 10");
         assert_eq!((quicker.every_n_turns, quicker.debounce_ms, quicker.max_wait_ms), (Some(4), Some(10), Some(8_000)));
-        assert_eq!(laid("debounce_ms = 0").debounce_ms, None, "0 is off");
-        assert_eq!(laid("").every_n_turns, Some(4));
+        assert_eq!(merged("debounce_ms = 0").debounce_ms, None, "0 is off");
+        assert_eq!(merged("").every_n_turns, Some(4));
     }
 
     #[test]
-    fn an_analysis_about_which_nobody_says_anything_still_runs() {
-        let none = Given::default();
-        assert_eq!(Settings::laid("x", &none, &none).triggers, DEFAULT_TRIGGERS);
-        let only_end = Settings::laid("x", &none, &given("on_end = true")).triggers;
+    fn analysis_without_trigger_keys_runs_by_the_defaults() {
+        let none = PartialSettings::default();
+        assert_eq!(Settings::merged("x", &none, &none).triggers, DEFAULT_TRIGGERS);
+        let only_end = Settings::merged("x", &none, &given("on_end = true")).triggers;
         assert_eq!(only_end, Triggers::OFF);
-        let turns = Settings::laid("x", &none, &given("every_n_turns = 2")).triggers;
+        let turns = Settings::merged("x", &none, &given("every_n_turns = 2")).triggers;
         assert_eq!((turns.every_n_turns, turns.debounce_ms, turns.on_end), (Some(2), None, true));
     }
 

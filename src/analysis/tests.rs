@@ -52,7 +52,7 @@ fn problems(config: &str, base: &Path) -> (Registry, Vec<String>) {
 }
 
 #[test]
-fn the_built_in_analyses_are_sound() {
+fn built_in_analyses_are_valid() {
     let (registry, problems) = problems("", Path::new("."));
     assert_eq!(problems, [""; 0]);
     assert_eq!(
@@ -82,7 +82,7 @@ fn the_built_in_analyses_are_sound() {
 }
 
 #[test]
-fn a_request_has_its_parts_in_the_order_that_caches_like() {
+fn request_begins_with_the_parts_that_do_not_change() {
     let registry = Registry::builtin();
     let analysis = registry.get("summary").expect("there");
     let prompt = analysis.prompt(None).expect("prompt");
@@ -139,7 +139,7 @@ fn answers_are_checked_and_their_evidence_is_lifted() {
 }
 
 #[test]
-fn nested_quotes_are_checked_and_marked_where_they_stand() {
+fn nested_quotes_are_checked_and_marked_in_place() {
     let snapshot =
         snapshot(&["Hello, thanks for calling.", "I want to replace my debit card.", "はい、解約したいんですけど。"]);
     let value = json!({
@@ -192,7 +192,7 @@ fn made_up(quotes: usize) -> Value {
 }
 
 #[test]
-fn quotes_over_their_number_are_refused_by_name() {
+fn too_many_quotes_are_refused_with_the_name_of_the_limit() {
     let snapshot = snapshot(&["Hello."]);
     let read =
         |value| Analysis::read(value, &snapshot, &mut Budget::new(READING)).map(|reading| reading.evidence.len());
@@ -224,7 +224,7 @@ fn words_of_a_turn_are_split_once_for_all_quotes() {
 }
 
 #[test]
-fn evidence_that_says_more_than_its_quote_stays_and_is_published_too() {
+fn evidence_with_further_members_stays_in_the_value() {
     let snapshot = snapshot(&["Hello, thanks for calling.", "I want to replace my debit card."]);
     let value = json!({"evidence": [
         {"turn": 1, "quote": "my debit card", "why": "the wish"}, {"turn": 0, "quote": "go away", "why": "anger"}]});

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roles_and_names_are_taken_from_the_insight_and_meta_wins() {
+    fn roles_come_from_meta_before_the_insight() {
         let meta = json!({"roles": {"A": "supervisor", "C": "agent"}}).as_object().cloned().expect("an object");
         let value = json!({"speakers": [
             {"speaker": "A", "role": "agent", "name": "Ada", "confidence": 0.9},

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::error::{ApiError, accepted, no_content};
 use super::query::Query;
-use super::state::{Api, Hold};
+use super::state::{Api, ConnectionGuard};
 use crate::hub::{Interest, Item, Wants};
 use crate::journal::{CallState, Entry, JournalError};
 use crate::protocol::{Event, Sequenced};
@@ -159,7 +159,7 @@ pub(super) async fn turns(State(api): State<Arc<Api>>, Path(id): Path<String>, R
 pub(super) async fn events(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
-    Extension(hold): Extension<Hold>,
+    Extension(hold): Extension<ConnectionGuard>,
     RawQuery(query): RawQuery,
 ) -> Answer {
     let query = Query::new(query.as_deref());

@@ -19,9 +19,9 @@ const REQUEST_PRIVATE: HeaderName = HeaderName::from_static("access-control-requ
 const ALLOW_PRIVATE: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 
 /// An origin whose pages may read responses.
-pub(super) struct Shared(HeaderValue);
+pub(super) struct AllowedOrigin(HeaderValue);
 
-impl Shared {
+impl AllowedOrigin {
     /// The request's origin, if `named` accepts it.
     pub(super) fn with<B>(request: &Request<B>, named: impl Fn(&str) -> bool) -> Option<Self> {
         let origin = request.headers().get(ORIGIN)?;
@@ -70,12 +70,12 @@ mod tests {
         request.body(()).expect("request")
     }
 
-    fn shared(request: &Request<()>) -> Option<Shared> {
-        Shared::with(request, |origin| origin == OURS)
+    fn shared(request: &Request<()>) -> Option<AllowedOrigin> {
+        AllowedOrigin::with(request, |origin| origin == OURS)
     }
 
     #[test]
-    fn a_named_origin_is_told_what_it_asks_and_no_other() {
+    fn only_a_configured_origin_gets_cors_headers() {
         assert!(shared(&request(Method::GET, &[])).is_none());
         assert!(shared(&request(Method::GET, &[("origin", "https://dash.example.com.evil.example")])).is_none());
         let asks = [

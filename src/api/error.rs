@@ -23,7 +23,7 @@ pub(super) fn accepted(body: impl IntoResponse) -> Response {
     (StatusCode::ACCEPTED, body).into_response()
 }
 
-/// 204.
+/// A response with status 204.
 pub(super) fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()
 }
@@ -96,32 +96,32 @@ impl ApiError {
         }
     }
 
-    /// 403.
+    /// Status 403: the key or the origin is not allowed.
     pub fn forbidden(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, code, detail)
     }
 
-    /// 404.
+    /// Status 404.
     pub fn not_found(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, detail)
     }
 
-    /// 405.
+    /// Status 405. `allowed` names the methods that the path accepts.
     pub fn method_not_allowed(allowed: &str) -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("this path accepts {allowed}"))
     }
 
-    /// 409: not in this state.
+    /// Status 409: the request does not fit the state of the call.
     pub fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
-    /// 410: it existed, but retention has deleted it.
+    /// Status 410: the call existed, but retention has deleted it.
     pub fn gone(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GONE, code, detail)
     }
 
-    /// 413, 408, 503 or 400: the body could not be read.
+    /// Status 413, 408, 503 or 400: the body could not be read.
     pub(super) fn no_body(error: BodyError) -> Self {
         match error {
             BodyError::TooLong(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", error.to_string()),
@@ -131,7 +131,7 @@ impl ApiError {
         }
     }
 
-    /// 413 if the connection alone would have too many bytes in flight, else 503.
+    /// Status 413 if the connection alone would have too many bytes in flight, else 503.
     pub(super) fn in_flight(exceeded: Exceeded) -> Self {
         match exceeded {
             Exceeded::PerHolder { .. } => {
@@ -141,12 +141,12 @@ impl ApiError {
         }
     }
 
-    /// 415.
+    /// Status 415: the body is not uncompressed JSON.
     pub fn unsupported_media_type(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
     }
 
-    /// 500: an error of the daemon itself.
+    /// Status 500: an error of the daemon itself.
     pub fn internal(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
@@ -247,7 +247,7 @@ impl OpenAiError {
         ApiError::no_body(error).into()
     }
 
-    /// 503.
+    /// Status 503.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }

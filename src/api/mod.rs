@@ -31,4 +31,4 @@ mod usage;
 
 pub use self::service::{Answered, Service};
 pub use self::sockets::SessionViews;
-pub use self::state::{Api, Hold};
+pub use self::state::{Api, ConnectionGuard};

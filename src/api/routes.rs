@@ -147,11 +147,11 @@ pub(super) fn router(api: &Arc<Api>) -> Router {
     let (unknown, other_method) = (Arc::clone(api), Arc::clone(api));
     router
         .method_not_allowed_fallback(move |request: Request| {
-            let refused = stranger(&other_method, &request);
+            let refused = refused_without_key(&other_method, &request);
             async move { refused.unwrap_or_else(|| ApiError::method_not_allowed("other methods").into_response()) }
         })
         .fallback(move |request: Request| {
-            let refused = stranger(&unknown, &request);
+            let refused = refused_without_key(&unknown, &request);
             async move { refused.unwrap_or_else(|| unknown_path(request.uri().path())) }
         })
         .with_state(Arc::clone(api))
@@ -189,7 +189,7 @@ async fn admit(api: Arc<Api>, route: &'static Route, mut request: Request, next:
 }
 
 /// The refusal of a request for an unknown path without a valid key.
-fn stranger(api: &Api, request: &http::Request<Body>) -> Option<Response> {
+fn refused_without_key(api: &Api, request: &http::Request<Body>) -> Option<Response> {
     let refusal = auth::any_key(request, &api.keys).err()?;
     Some(if speaks_openai(request.uri().path()) {
         OpenAiError::refused(&refusal).into_response()

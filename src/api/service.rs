@@ -12,10 +12,10 @@ use http::{Method, Request};
 use http_body::Body as _;
 use tower_service::Service as _;
 
-use super::cors::Shared;
+use super::cors::AllowedOrigin;
 use super::error::{self, ApiError, OpenAiError};
 use super::guard::Guard;
-use super::state::{Api, Hold};
+use super::state::{Api, ConnectionGuard};
 use super::{auth, chat, routes};
 use crate::base::inflight::Lease;
 
@@ -49,7 +49,7 @@ impl Service {
 
     /// Answers one request of a connection that `hold` counts. A response that would exceed the limit of bytes in
     /// flight is replaced by an error.
-    pub async fn respond<B>(&self, request: Request<B>, hold: Hold) -> Answered
+    pub async fn respond<B>(&self, request: Request<B>, hold: ConnectionGuard) -> Answered
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
@@ -67,7 +67,7 @@ impl Service {
         }
     }
 
-    async fn respond_to<B>(&self, request: Request<B>, hold: Hold, is_chat: bool) -> Response
+    async fn respond_to<B>(&self, request: Request<B>, hold: ConnectionGuard, is_chat: bool) -> Response
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
@@ -76,7 +76,7 @@ impl Service {
         if let Err(refusal) = self.0.guard.check(&request) {
             return in_form(refusal, is_chat);
         }
-        let Some(shared) = Shared::with(&request, |origin| self.0.guard.names(origin)) else {
+        let Some(shared) = AllowedOrigin::with(&request, |origin| self.0.guard.names(origin)) else {
             return self.answer(request, hold, began, is_chat).await;
         };
         match shared.preflight(&request) {
@@ -86,7 +86,7 @@ impl Service {
     }
 
     /// Answers a request that passed the guard.
-    async fn answer<B>(&self, request: Request<B>, hold: Hold, began: Instant, is_chat: bool) -> Response
+    async fn answer<B>(&self, request: Request<B>, hold: ConnectionGuard, began: Instant, is_chat: bool) -> Response
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,

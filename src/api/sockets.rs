@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::{Caller, Refusal};
 use super::error::ApiError;
-use super::state::{Api, Hold};
+use super::state::{Api, ConnectionGuard};
 use super::subscribe::{self, ViewError};
 use crate::base::ws::{ServerSocket, Upgrade};
 use crate::ingest;
@@ -58,7 +58,7 @@ fn go_on<F>(
 ) where
     F: Future<Output = ()> + Send,
 {
-    let hold = request.extensions_mut().remove::<Hold>();
+    let hold = request.extensions_mut().remove::<ConnectionGuard>();
     let refusal = request.extensions_mut().remove::<Refusal>();
     let revoked = request.extensions().get::<Caller>().map(Caller::revoked).unwrap_or_default();
     api.drain.tasks.spawn(async move {
@@ -72,7 +72,7 @@ fn go_on<F>(
 }
 
 /// Counts the socket's buffers for its connection.
-pub(super) fn held(socket: ServerSocket, hold: Option<&Hold>) -> ServerSocket {
+pub(super) fn held(socket: ServerSocket, hold: Option<&ConnectionGuard>) -> ServerSocket {
     match hold {
         Some(hold) => socket.held_by(hold.holder.clone()),
         None => socket,

@@ -42,7 +42,7 @@ pub struct Api {
 /// Counts a connection until it ends. It comes with each request, and an upgraded socket keeps it, because for the HTTP
 /// server the connection ends with the upgrade.
 #[derive(Clone)]
-pub struct Hold {
+pub struct ConnectionGuard {
     /// Dropped with the last clone of this value.
     pub counts: Arc<dyn std::any::Any + Send + Sync>,
     /// Counts the connection's bytes in flight.

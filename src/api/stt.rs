@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::auth::{self, Caller, Refusal};
 use super::error::{self, ApiError};
 use super::sockets::held;
-use super::state::{Api, Hold};
+use super::state::{Api, ConnectionGuard};
 use crate::base::ws::Upgrade;
 use crate::ingest::proxy::{self, Bounds, TokenAnswer};
 use crate::keys::Scope;
@@ -42,7 +42,7 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
     let bounds =
         Bounds { limit, revoked: request.extensions().get::<Caller>().map(Caller::revoked).unwrap_or_default() };
     let refusal = request.extensions_mut().remove::<Refusal>();
-    let hold = request.extensions_mut().remove::<Hold>();
+    let hold = request.extensions_mut().remove::<ConnectionGuard>();
     let tasks = api.drain.tasks.clone();
     tasks.spawn(async move {
         if let Ok(socket) = upgrade.socket().await {

@@ -90,7 +90,7 @@ mod tests {
     use crate::base::settings::Problems;
 
     #[test]
-    fn a_pass_counts_until_it_is_dropped() {
+    fn connection_permit_counts_until_it_is_dropped() {
         let mut limits = LimitsConfig::read(None, &mut Problems::default());
         (limits.connections, limits.per_address) = (2, 1);
         let gates = Gates::new(&limits);

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection;
 use super::limits::Gates;
 use crate::api::error::ApiError;
-use crate::api::{Answered, Hold, Service};
+use crate::api::{Answered, ConnectionGuard, Service};
 use crate::base::body::TimedBody;
 use crate::base::drain::Drain;
 use crate::base::inflight::Account;
@@ -120,7 +120,7 @@ pub(super) async fn accept(
         let stop = drain.stop.clone();
         let holder = account.holder();
         let serve = async move {
-            let hold = Hold { counts: Arc::new((load, pass)), holder };
+            let hold = ConnectionGuard { counts: Arc::new((load, pass)), holder };
             let Ok(stream) = TcpStream::from_std(stream) else { return };
             match tls {
                 None => serve(stream, service, hold, body_timeout, stop).await,
@@ -145,7 +145,7 @@ async fn next(listener: &tokio::net::TcpListener) -> io::Result<(TcpStream, Sock
     Ok((stream, peer))
 }
 
-async fn serve<S>(stream: S, service: Service, hold: Hold, body_timeout: Duration, stop: CancellationToken)
+async fn serve<S>(stream: S, service: Service, hold: ConnectionGuard, body_timeout: Duration, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -10,9 +10,9 @@ mod limits;
 mod listener;
 pub mod offline;
 mod otel;
+mod process_metrics;
 mod recovery;
 mod reload;
-mod vitals;
 mod workers;
 
 use std::net::{IpAddr, SocketAddr};
@@ -174,7 +174,7 @@ fn run(config: Config, listen: SocketAddr, store: Option<Arc<dyn Store>>) -> Res
         drain: drain.clone(),
     });
     let sessions = Sessions::new(deps, workers.handles());
-    registry.register_collector(Box::new(vitals::Vitals {
+    registry.register_collector(Box::new(process_metrics::ProcessMetrics {
         runtimes: workers.handles(),
         gates: gates.clone(),
         account: account.clone(),

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::gateway::exchanges::{Exchanges, Tally};
 use crate::gateway::{self, Budget, Gateway};
 use crate::hub::{self, Hub};
-use crate::ingest::whole::Whole;
+use crate::ingest::batch::BatchRecording;
 use crate::journal::Store;
 use crate::journal::memory::Memory;
 use crate::recording::Recording;
@@ -102,7 +102,7 @@ impl Offline {
         let dialect = stt::dialect(name)
             .ok_or_else(|| format!("dialect {name:?} is not known; `sidetone dialects` lists all"))?;
         let frames = recording.frames.iter().map(|frame| &*frame.message);
-        let whole = Whole::read(dialect, frames, &self.deps.call.limits)
+        let whole = BatchRecording::read(dialect, frames, &self.deps.call.limits)
             .map_err(|(position, error)| format!("frame {}: {}", position + 1, error.message))?;
         let lost = whole.lost().iter().map(|(position, error)| format!("frame {}: {}", position + 1, error.message));
         let mut notes: Vec<String> = lost.chain(whole.not_understood().map(str::to_owned)).collect();
@@ -114,8 +114,8 @@ impl Offline {
             analyses: analyses.to_vec(),
             variants: variants.clone(),
         };
-        let Played { events, complaints } = Box::pin(play(&self.deps, &self.exchanges, script)).await?;
-        notes.extend(complaints);
+        let Played { events, errors } = Box::pin(play(&self.deps, &self.exchanges, script)).await?;
+        notes.extend(errors);
         Ok(Run { events, tally: self.exchanges.tally(call).0, notes })
     }
 }

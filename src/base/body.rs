@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn dripping_body_fails_after_the_time_of_its_first_mib() {
+    async fn slow_body_fails_after_the_time_of_its_first_mib() {
         let drips = vec![(Duration::from_secs(7), 1); 100];
         let (received, after, slow) = read(body(drips)).await;
         assert_eq!((received, after), (4, A_MIB));

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn small_work_stays_on_the_thread_that_asks() {
+    async fn small_work_runs_on_the_calling_thread() {
         let here = std::thread::current().id();
         let place = |size| run(size, LIMITS, |_| Ok(std::thread::current().id()));
         assert_eq!(place(SMALL).await, Ok(here));
@@ -226,7 +226,7 @@ mod tests {
 
     /// The work reports its start and waits for the test, so nothing here depends on timing.
     #[tokio::test]
-    async fn work_stops_when_its_asker_has_gone() {
+    async fn work_stops_when_its_caller_is_dropped() {
         let (begun, has_begun) = mpsc::channel();
         let (go_on, gone_on) = mpsc::channel::<()>();
         let (tell, told) = mpsc::channel();
@@ -247,7 +247,7 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "as if inline")]
-    async fn panic_in_work_goes_on_where_it_was_asked_for() {
+    async fn panic_in_work_continues_in_the_caller() {
         let _: Result<(), _> = run(SMALL + 1, LIMITS, |_| panic!("as if inline")).await;
     }
 }

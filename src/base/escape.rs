@@ -128,7 +128,7 @@ mod tests {
         #![proptest_config(kept())]
 
         #[test]
-        fn nothing_escapes_and_nothing_is_lost(given in "\\PC*|[\\\\u<\\[\\n\u{2028}0-9a-f]{0,40}") {
+        fn escaped_text_reads_back_unchanged(given in "\\PC*|[\\\\u<\\[\\n\u{2028}0-9a-f]{0,40}") {
             let escaped = text(&given);
             prop_assert!(!escaped.chars().any(|character| character == '<' || is_structure(character)));
             // Decoding the escapes returns the original text.

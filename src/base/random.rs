@@ -1,7 +1,5 @@
 //! Random numbers from a seed, for work that must be reproducible: SplitMix64 (Steele, Lea and Flood, 2014). Not for
 //! secrets.
-//!
-//! Not for secrets.
 
 /// A sequence of random numbers.
 #[derive(Debug, Clone)]

@@ -53,7 +53,6 @@ impl Problems {
         self.all.is_empty()
     }
 
-    /// The problems.
     pub fn into_vec(self) -> Vec<Problem> {
         self.all
     }

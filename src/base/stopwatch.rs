@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_is_no_waiting() {
+    async fn time_of_work_is_not_waiting_time() {
         let pause = Duration::from_millis(20);
         let began = Instant::now();
         let working = std::pin::pin!(async {

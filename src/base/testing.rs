@@ -1,6 +1,4 @@
 //! Shared by property tests. Knows no property.
-//!
-//! Knows no property.
 
 use proptest::test_runner::{Config, FileFailurePersistence};
 

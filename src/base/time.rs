@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn round_trips_at_ms() {
+    fn times_read_back_in_ms() {
         let text = super::rfc3339_ms(1_790_221_526_007);
         assert_eq!(text, "2026-09-24T03:45:26.007Z");
         assert_eq!(super::parse_rfc3339(&text), Some(1_790_221_526_007));

@@ -63,9 +63,9 @@ pub fn client_config(roots: bool) -> io::Result<Arc<ClientConfig>> {
 /// `[tls]`: certificate chain and private key, PEM.
 #[derive(Debug, Clone)]
 pub struct TlsConfig {
-    /// The chain, leaf first.
+    /// Path of the certificate chain, the daemon's own certificate first.
     pub cert: PathBuf,
-    /// The key.
+    /// Path of the private key.
     pub key: PathBuf,
 }
 
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_checked_and_replaced_whole() {
+    fn files_are_checked_and_replaced_as_a_whole() {
         let folder = tempfile::tempdir().expect("folder");
         let acceptor = Acceptor::new(put(folder.path(), &["localhost"])).expect("acceptor");
         let before = acceptor.current.load_full();

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn fit_of_an_unknown_model_is_the_budget_and_that_of_a_small_one_its_room() {
+    fn fit_is_the_smaller_of_budget_and_context_length() {
         assert_eq!((Fit::default().within(u64::MAX), Fit::default().room()), (u64::MAX, None));
         assert_eq!(Fit::new(Ratio(2_000), None).within(16_000), 8_000);
         assert_eq!(Fit::new(Ratio(500), Some(4_000)).within(16_000), 4_000, "never more than estimated");
@@ -233,7 +233,7 @@ mod tests {
         /// If a model never counts more tokens for an estimate than it has reported once, it is never sent more than
         /// its context can hold.
         #[test]
-        fn text_that_fits_is_never_counted_over_the_room(
+        fn text_that_fits_never_exceeds_the_limit(
             reports in prop::collection::vec((LEARN_FROM..1_000_000, 1_u64..4_000_000), 0..20),
             budget in any::<u64>(), room in prop::option::of(0_u64..10_000_000), text in 0_u64..10_000_000,
         ) {

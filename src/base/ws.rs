@@ -80,7 +80,6 @@ pub enum WsError {
     TooLarge {
         /// The message's size, bytes.
         size: usize,
-        /// The limit.
         limit: usize,
     },
     /// A text message is not UTF-8, or a frame is invalid.
@@ -264,7 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 None => std::future::pending().await,
             }
         };
-        let farewell = async {
+        let send_close = async {
             if ws.close(Some(frame)).await.is_ok() {
                 while let Some(Ok(_)) = ws.next().await {}
                 // Shuts down the write side and reads on: a connection that is dropped with unread bytes is reset, and
@@ -277,7 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         };
         tokio::select! {
             // After this, the operating system handles a peer that does not answer.
-            _ = tokio::time::timeout(wait, farewell) => {}
+            _ = tokio::time::timeout(wait, send_close) => {}
             () = evicted => {}
         }
     }

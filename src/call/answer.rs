@@ -48,7 +48,7 @@ pub struct Welcome {
     /// Analyses with insights that did not fit. `GET /v1/calls/{id}` returns all of them.
     pub insights_omitted: Vec<String>,
     /// Parts of the request that were ignored, and why.
-    pub complaints: Vec<ErrorFrame>,
+    pub errors: Vec<ErrorFrame>,
     /// The call's head: events after it are new to the connection.
     pub seq: Seq,
 }

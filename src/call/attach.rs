@@ -43,13 +43,13 @@ impl Call {
         }
         let previous = self.previous(&attach.stream);
         let connection = self.directory.connect(&attach.stream);
-        let complaint = self.open_call(&attach.meta, attach.analyses, attach.variants);
+        let error = self.open_call(&attach.meta, attach.analyses, attach.variants);
         let current = self.log.newest_of(&attach.stream);
         let acked = self.log.turns.acked(&current);
         let began = self.log.stream(&current).map(|stream| stream.dialect_name.as_str());
         let dialect = stt::resumed(attach.dialect, began);
         if self.health.told {
-            self.effects.tells.push(Tell::Complain(attach.peer, unavailable()));
+            self.effects.tells.push(Tell::Error(attach.peer, unavailable()));
         }
         let suppress = match &previous {
             Some(left) if !dialect.names_turns() => left.effect.saturating_sub(left.covered),
@@ -83,7 +83,7 @@ impl Call {
         self.note_ends();
         let frames = previous.map(|left| left.covered);
         let welcome = self.welcome(connection, dialect.name(), acked, frames);
-        let welcome = Welcome { carry, complaints: complaint.into_iter().collect(), ..welcome };
+        let welcome = Welcome { carry, errors: error.into_iter().collect(), ..welcome };
         self.outbox.replies.push(Reply::Attached(attach.peer, Attached::Welcome(welcome)));
     }
 
@@ -161,7 +161,7 @@ impl Call {
             carry: Arc::default(),
             insights: shown.insights,
             insights_omitted: shown.omitted,
-            complaints: Vec::new(),
+            errors: Vec::new(),
             seq: self.log.head,
         }
     }
@@ -188,7 +188,7 @@ impl Call {
         analyses: Option<Vec<String>>,
         mut variants: BTreeMap<String, String>,
     ) -> Option<ErrorFrame> {
-        let (meta, complaint) = match self.merged(meta) {
+        let (meta, error) = match self.merged(meta) {
             Ok(merged) => (merged, None),
             Err(message) => {
                 let message = format!("meta: {message}; the metadata of this connection is ignored");
@@ -202,13 +202,13 @@ impl Call {
             let event = Event::CallStarted { epoch, meta };
             self.emit(&event, &Private { analyses: names, variants, ..Private::default() });
             self.plan_analyses();
-            return complaint;
+            return error;
         }
         variants.retain(|route, _| !self.log.variants.contains_key(route));
         let mut added = analyses.unwrap_or_default();
         added.retain(|name| !self.log.analyses.contains(name));
         self.update(meta, added, variants);
-        complaint
+        error
     }
 
     /// Replaces `meta`. Emits an event only if it changed or analyses or variants were added.
@@ -225,7 +225,7 @@ impl Call {
     pub(super) fn meta(&mut self, stream: &StreamId, meta: &JsonMap) {
         match self.merged(meta) {
             Ok(merged) => self.update(merged, Vec::new(), BTreeMap::new()),
-            Err(message) => self.complain(stream, ErrorCode::BadField, format!("meta.meta: {message}")),
+            Err(message) => self.report_error(stream, ErrorCode::BadField, format!("meta.meta: {message}")),
         }
     }
 

@@ -54,7 +54,7 @@ mod tests {
     use crate::base::testing::kept;
 
     #[test]
-    fn unknown_stays_unknown_and_one_alone_has_it_all() {
+    fn unknown_cost_stays_unknown_and_a_single_part_has_it_all() {
         let usage = TokenUsage { input: Some(11), cached: None, output: Some(3) };
         let bill = Bill { usage, cost_usd: None };
         let parts = bill.split(&[1, 2]);

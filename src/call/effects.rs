@@ -64,7 +64,7 @@ pub(crate) struct Effects {
 /// A message that waits for no record.
 pub(crate) enum Tell {
     /// An error; the connection continues.
-    Complain(PeerNo, ErrorFrame),
+    Error(PeerNo, ErrorFrame),
     /// The connection must end.
     Close(PeerNo, Close),
     /// The analysis does not run.

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_at_the_end_goes_out_at_once_and_what_comes_then_is_paced_again() {
+    fn failures_that_wait_are_sent_at_the_end() {
         let mut failures = Failures::default();
         for turn in 0..5 {
             failures.push(&key("translation", Some(turn)), failed("timeout"));

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_waits_from_its_own_last_word_whatever_other_channels_say() {
+    fn held_turn_waits_from_its_own_last_word() {
         let mut holding = Holding::resume(Arc::default());
         holding.note(&held(&[("0", "I want ")]), 100);
         holding.note(&held(&[("0", "I want "), ("1", "Sure.")]), 900);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_resumed_came_out_and_its_partials_begin_after_it() {
+    fn resumed_turn_has_partials_only_after_its_published_words() {
         let carry = held(&[("0", "I want ")]);
         let mut holding = Holding::resume(Arc::clone(&carry));
         assert!(holding.is_out() && holding.let_out(u64::MAX).is_empty());
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn words_let_out_at_any_moment_make_the_turns_that_they_would_have_made() {
+    fn held_words_make_the_same_turns_whenever_they_are_released() {
         let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/stt");
         let mut held = 0;
         for dialect in stt::DIALECTS {

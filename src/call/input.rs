@@ -71,7 +71,6 @@ pub struct Detach {
 /// A stretch of speech was lost before it reached the call.
 pub struct Gap {
     pub stream: StreamId,
-    /// The cause.
     pub cause: GapCause,
     /// Start, stream time.
     pub from_ms: u64,

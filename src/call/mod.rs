@@ -84,9 +84,7 @@ pub struct Settings {
     pub default_analyses: Vec<String>,
     /// The rules that raise alerts.
     pub rules: Arc<Rules>,
-    /// `[ingest]`
     pub ingest: config::IngestConfig,
-    /// `[limits]`
     pub limits: config::LimitsConfig,
 }
 
@@ -293,7 +291,7 @@ impl Call {
     fn tell_unavailable(&mut self) {
         if !std::mem::replace(&mut self.health.told, true) {
             let peers = self.producers.live.values().map(|live| live.peer);
-            self.effects.tells.extend(peers.map(|peer| Tell::Complain(peer, unavailable())));
+            self.effects.tells.extend(peers.map(|peer| Tell::Error(peer, unavailable())));
         }
     }
 

@@ -72,7 +72,6 @@ impl Replies {
         Self { question, queue: TurnQueue::new(), open: BTreeMap::new() }
     }
 
-    /// The question.
     pub(super) fn question(&self) -> &Question {
         &self.question
     }

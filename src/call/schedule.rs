@@ -327,7 +327,6 @@ impl Schedule {
         }
     }
 
-    /// The analysis with this name.
     pub(super) fn analysis(&self, name: &str) -> Option<&Arc<Analysis>> {
         let rolling = self.rolling.iter().map(|slot| &slot.analysis);
         rolling.chain(self.per_turn.iter().map(|queue| &queue.analysis)).find(|analysis| *analysis.name == *name)

@@ -39,8 +39,8 @@ impl Call {
         let Some(live) = self.producers.live.get_mut(&root).filter(|_| !refused) else { return };
         if ending {
             if !frames.events.is_empty() {
-                let complaint = ErrorFrame::new(ErrorCode::CallCompleted, "the call has ended; this frame was ignored");
-                self.effects.tells.push(Tell::Complain(live.peer, complaint));
+                let error = ErrorFrame::new(ErrorCode::CallCompleted, "the call has ended; this frame was ignored");
+                self.effects.tells.push(Tell::Error(live.peer, error));
             }
             return;
         }
@@ -154,7 +154,7 @@ impl Call {
     /// Applies one event of a frame to the stream that its producer named `root`.
     fn speech(&mut self, root: &StreamId, event: &SttEvent, watched: bool) {
         if let Err(message) = bounds::check(event, &self.settings.limits) {
-            return self.complain(root, ErrorCode::BadField, message);
+            return self.report_error(root, ErrorCode::BadField, message);
         }
         match event {
             SttEvent::Begin { vendor_session } => self.vendor_begins(root, vendor_session.as_deref()),
@@ -214,7 +214,7 @@ impl Call {
                 TurnError::TooManyEarly => ErrorCode::TooManyRevisions,
                 TurnError::Unnamed | TurnError::Hole { .. } => ErrorCode::BadField,
             };
-            self.complain(root, code, error.to_string());
+            self.report_error(root, code, error.to_string());
             return;
         }
         let grew = changes.iter().any(|change| matches!(change.kind, ChangeKind::Revised(_)));
@@ -256,9 +256,9 @@ impl Call {
         }
     }
 
-    pub(super) fn complain(&mut self, stream: &StreamId, code: ErrorCode, message: String) {
+    pub(super) fn report_error(&mut self, stream: &StreamId, code: ErrorCode, message: String) {
         if let Some(live) = self.producers.live.get(stream) {
-            self.effects.tells.push(Tell::Complain(live.peer, ErrorFrame::new(code, message)));
+            self.effects.tells.push(Tell::Error(live.peer, ErrorFrame::new(code, message)));
         }
     }
 }

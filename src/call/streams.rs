@@ -143,7 +143,7 @@ impl Call {
         let reason = match bounds::label("end.reason", reason.as_deref(), &self.settings.limits) {
             Ok(()) => reason,
             Err(message) => {
-                self.complain(
+                self.report_error(
                     root,
                     ErrorCode::BadField,
                     format!("{message}; the stream has ended, but its reason is ignored"),
@@ -169,20 +169,20 @@ impl Call {
     }
 
     /// The connected producers whose stream has not ended, by the stream that they named.
-    pub(super) fn legs(&self) -> impl Iterator<Item = &StreamId> {
+    pub(super) fn connected_streams(&self) -> impl Iterator<Item = &StreamId> {
         let live = self.producers.live.iter();
         let live = live.filter(|(_, live)| self.log.stream(&live.current).is_none_or(|stream| !stream.ended));
         live.map(|(root, _)| root)
     }
 
     /// Returns true if a producer is connected whose stream has not ended.
-    pub(super) fn leg_is_live(&self) -> bool {
-        self.legs().next().is_some()
+    pub(super) fn has_connected_producer(&self) -> bool {
+        self.connected_streams().next().is_some()
     }
 
     /// Starts or stops the linger timer.
     pub(super) fn note_ends(&mut self) {
-        let leg_live = self.leg_is_live();
+        let leg_live = self.has_connected_producer();
         let all_ended =
             !self.log.streams.is_empty() && self.log.streams.iter().all(|stream| stream.ended || stream.replaced);
         let since = self.life.ended_since.unwrap_or(self.now.ms);

@@ -46,7 +46,7 @@ pub(crate) struct ReplyKey {
 
 /// What the driver needs to choose a model.
 pub(crate) enum Choice<'call> {
-    /// For an analysis.
+    /// A model for an analysis.
     Analysis {
         analysis: &'call Arc<Analysis>,
         /// The variant that answered the call's first task of this analysis.
@@ -56,7 +56,7 @@ pub(crate) enum Choice<'call> {
         /// Analyses that the same request may ask, if it goes to the same variant.
         others: Vec<Other<'call>>,
     },
-    /// For a producer's own question.
+    /// A model for a producer's own question.
     Question(&'call Question),
 }
 
@@ -135,9 +135,9 @@ pub(crate) struct Asking {
 /// The result of a task.
 #[derive(Debug)]
 pub(crate) enum Output {
-    /// For analyses.
+    /// The answer to analyses.
     Insights(Answered),
-    /// For a producer's own question.
+    /// The answer to a producer's own question.
     Reply(Replied),
 }
 

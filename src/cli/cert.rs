@@ -95,7 +95,7 @@ mod tests {
     use crate::base::tls::{Acceptor, TlsConfig};
 
     #[test]
-    fn what_is_made_can_be_served_and_the_key_is_private() {
+    fn made_certificate_can_be_served_and_its_key_is_private() {
         let folder = tempfile::tempdir().expect("folder");
         let args =
             CertArgs { self_signed: true, host: vec!["voice.lan".to_owned()], dir: folder.path().into(), force: false };

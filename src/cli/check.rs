@@ -81,7 +81,7 @@ mod tests {
     const EXAMPLE: &str = include_str!("../../config/sidetone.toml");
 
     #[test]
-    fn the_example_is_right_as_it_stands_and_says_the_defaults() {
+    fn example_configuration_is_valid_and_shows_the_defaults() {
         let example = Config::parse(EXAMPLE, Path::new(".")).expect("the example");
         let default = Config::parse("", Path::new(".")).expect("the defaults");
         assert_eq!(format!("{example:?}"), format!("{default:?}"));

@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bundled_call_is_whole() {
+    fn bundled_call_is_complete() {
         let (recording, dialect) = bundled().expect("recording");
         let mut decoder = dialect.open();
         let mut events = Vec::new();

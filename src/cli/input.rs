@@ -21,7 +21,6 @@ const STDIN: &str = "-";
 /// The contents of a file.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// A recording.
     Recording(Recording),
     /// A transcript, and the name of its format.
     Transcript(&'static str, Transcript),

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_that_left_is_no_error_and_a_full_disk_is() {
+    fn closed_output_is_no_error_and_a_full_disk_is() {
         assert!(written(Err(io::ErrorKind::BrokenPipe.into())).is_ok());
         let full = written(Err(io::ErrorKind::StorageFull.into())).expect_err("full");
         assert!(format!("{full:#}").starts_with("cannot write to standard output: "), "{full:#}");

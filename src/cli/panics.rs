@@ -43,7 +43,7 @@ mod tests {
     /// The hook belongs to the whole process, so the test runs another process, which panics in a task, as a daemon
     /// would.
     #[test]
-    fn a_task_that_panics_tells_where_and_no_value() {
+    fn panic_of_a_task_is_logged_with_its_place_and_without_values() {
         if std::env::var_os(INSIDE).is_some() {
             tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
             to_log();
@@ -54,7 +54,7 @@ mod tests {
             });
             return;
         }
-        let name = "cli::panics::tests::a_task_that_panics_tells_where_and_no_value";
+        let name = "cli::panics::tests::panic_of_a_task_is_logged_with_its_place_and_without_values";
         let output = Command::new(std::env::current_exe().expect("this test"))
             .args(["--exact", name, "--nocapture"])
             .env(INSIDE, "1")

@@ -31,37 +31,23 @@ use crate::{gateway, journal, sink};
 /// The whole configuration of a daemon.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `[server]`
     pub server: ServerConfig,
-    /// `[storage]`
     pub storage: StorageConfig,
-    /// `[journal]`
     pub journal: journal::Config,
-    /// `[ingest]`
     pub ingest: IngestConfig,
-    /// `[subscribe]`
     pub subscribe: SubscribeConfig,
-    /// `[shutdown]`
     pub shutdown: ShutdownConfig,
-    /// `[limits]`
     pub limits: LimitsConfig,
     /// `[endpoints.*]`, `[models.*]`, `[routes.*]`, `[gateway]`
     pub gateway: gateway::Config,
     /// `[analyses.*]` and the built-in ones.
     pub analyses: Analyses,
-    /// `[rules.*]`
     pub rules: Arc<Rules>,
-    /// `[stt]`
     pub stt: SttConfig,
-    /// `[tls]`
     pub tls: Option<TlsConfig>,
-    /// `[telemetry]`
     pub telemetry: TelemetryConfig,
-    /// `[record]`
     pub record: Option<RecordConfig>,
-    /// `[[source]]`
     pub sources: Vec<SourceConfig>,
-    /// `[[sink]]`
     pub sinks: Vec<sink::Config>,
 }
 

@@ -176,7 +176,7 @@ const PLACES: &str = "[storage]\ndir = \"journal\"\n[server]\nkey = \"file:serve
     [[source]]\nurl = \"wss://h.example/?key=query/7h+Jk=LpQw\"\nheaders = { authorization = \"file:dialled\" }\n";
 
 #[test]
-fn no_form_of_a_configuration_shows_a_secret() {
+fn printed_configuration_shows_no_secret() {
     let folder = tempfile::tempdir().expect("folder");
     let mut secrets =
         vec!["plain/9h+Jk=LpQw-ErTyUiOpAs".to_owned(), "query/7h+Jk=LpQw".to_owned(), "urlpw/8h+Jk".to_owned()];
@@ -207,7 +207,7 @@ fn no_form_of_a_configuration_shows_a_secret() {
 }
 
 #[test]
-fn cap_that_does_not_see_a_model_is_warned_of() {
+fn model_without_a_price_under_a_spending_limit_is_a_warning() {
     let priced = "prices = [{model = \"*\", input = 1, output = 2}]\n";
     let routed = "[gateway]\ndefault_route = \"r\"\n[routes.r]\nvariants = [{model = \"m\"}]\n";
     let warnings = |limits: &str, prices: &str| {
@@ -249,7 +249,7 @@ fn paths_in_messages_are_absolute() {
 }
 
 #[test]
-fn names_of_broken_sections_are_among_those_there_are() {
+fn name_of_an_invalid_section_can_be_referenced() {
     let problems = parse(
         "[ingest]\nanalyses = [\"mine\", \"sumary\"]\n[analyses.mine]\ndir = \"/nowhere\"\n\
          [[sink]]\nkind = \"webhook\"\nurl = \"https://h/\"\nanalyses = [\"mine\", \"mien\"]\n[enpoints.a]\n",
@@ -272,7 +272,7 @@ fn names_of_broken_sections_are_among_those_there_are() {
 }
 
 #[test]
-fn storage_is_found_whatever_else_is_wrong() {
+fn storage_dir_is_read_from_an_invalid_configuration() {
     let folder = tempfile::tempdir().expect("folder");
     let file = folder.path().join("sidetone.toml");
     std::fs::write(&file, "[journal]\ndir = \"data\"\n[stt]\napi_key = \"env:ONLY_THE_DAEMON_HAS_THIS\"\n")
@@ -295,7 +295,7 @@ fn server_listens_where_the_configuration_says() {
 }
 
 #[test]
-fn rules_and_analyses_name_what_there_is() {
+fn rules_and_analyses_reference_existing_names() {
     let mood = "[rules.mood]\nkind = \"insight\"\nanalysis = \"sentiment\"\nbelow = 0\n";
     let churn = "[rules.churn]\nkind = \"keyword\"\nany = [\"cancel\"]\n";
     for (text, expected) in [
@@ -332,7 +332,7 @@ fn rules_and_analyses_name_what_there_is() {
 }
 
 #[test]
-fn example_of_rules_is_right() {
+fn example_rules_are_valid() {
     let config = parse(include_str!("../../config/rules.toml")).expect("the example");
     assert_eq!(config.rules.names(), ["disclosure", "churn", "long_silence", "bad_mood"]);
     assert_eq!(config.rules.iter().count(), 4);

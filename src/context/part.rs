@@ -45,7 +45,6 @@ impl Part {
         self.turns.get(at)
     }
 
-    /// All of its turns.
     pub(super) fn turns(&self) -> &[Arc<Turn>] {
         &self.turns
     }

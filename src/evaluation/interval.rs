@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn interval_holds_the_mean_and_is_the_same_every_time() {
+    fn interval_contains_the_mean_and_is_deterministic() {
         let values = [1.0, 2.0, 3.0, 4.0, 10.0];
         let interval = Interval::of(&values).expect("values");
         assert!((interval.mean - 4.0).abs() < 1e-12);

@@ -18,7 +18,6 @@ pub struct Labels {
     calls: HashMap<String, CallLabels>,
 }
 
-/// The labels of one call.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct CallLabels {
     /// Where the call is from, such as the name of a collection.
@@ -79,7 +78,6 @@ impl Labels {
         Ok(labels)
     }
 
-    /// The labels of a call.
     pub fn of(&self, call: &str) -> Option<&CallLabels> {
         self.calls.get(call)
     }

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_where_there_is_nothing() {
+    fn empty_input_has_no_score() {
         let said = [said(1_000, 0, 10)];
         assert_eq!(Timeline::new(&said, &[], None).at(100), Figures::default());
         let unread = [revision(5_000, 0, "one word")];
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_are_never_covered_wait_until_the_end() {
+    fn words_that_are_never_covered_count_until_the_end() {
         let said = [said(1_000, 0, 1), said(2_000, 7, 1)];
         let revisions = [revision(3_000, 0, "a"), revision(6_000, 0, "a b")];
         assert!(near(Timeline::new(&said, &revisions, None).at(100).el_ms, (2_000.0 + 4_000.0) / 2.0));

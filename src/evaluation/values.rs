@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_are_counted_wherever_they_stand() {
+    fn quotes_are_counted_at_any_depth() {
         let evidence = [
             Evidence { turn: 1, quote: "yes".into(), unverified: false },
             Evidence { turn: 2, quote: "no".into(), unverified: true },

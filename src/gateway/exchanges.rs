@@ -63,7 +63,6 @@ pub enum Outcome {
     Error(Failed),
 }
 
-/// An answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Answered {
     pub text: Option<String>,

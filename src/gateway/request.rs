@@ -36,7 +36,6 @@ pub struct Fallback {
 /// One analysis of a request for several analyses: its answer is one member of the answer, and is validated by itself.
 #[derive(Debug, Clone)]
 pub struct Part {
-    /// The analysis.
     pub analysis: Arc<str>,
     /// The name of the member.
     pub member: String,

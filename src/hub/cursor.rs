@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_it_wrote_and_nothing_else() {
+    fn cursor_reads_back_and_other_texts_are_refused() {
         for order in [None, Some(0), Some(u64::MAX)] {
             let cursor = Cursor { generation: 0xbeef, order };
             assert_eq!(cursor.to_string().parse(), Ok(cursor));

@@ -58,7 +58,6 @@ impl Include {
 pub struct Filter {
     /// Only insights of these analyses; `None` = of all.
     pub analyses: Option<Vec<String>>,
-    /// No alerts.
     pub no_alerts: bool,
     /// Further kinds of frames.
     pub include: Include,

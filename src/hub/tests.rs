@@ -65,7 +65,7 @@ async fn a_call_that_does_not_exist_yet_is_waited_for() {
 }
 
 #[test]
-fn what_memory_has_lost_comes_from_the_journal() {
+fn frames_that_left_memory_come_from_the_journal() {
     let (hub, store) = hub(SMALL);
     let id = call("c_1");
     store.start(&id, "{}");
@@ -82,7 +82,7 @@ fn what_memory_has_lost_comes_from_the_journal() {
 }
 
 #[test]
-fn one_order_is_a_cursor_over_all_calls() {
+fn commit_order_is_a_cursor_over_all_calls() {
     let (hub, store) = hub(SMALL);
     for number in 0..40 {
         for name in ["c_1", "c_2", "c_3"] {
@@ -107,7 +107,7 @@ fn one_order_is_a_cursor_over_all_calls() {
 }
 
 #[test]
-fn a_position_that_left_retention_is_gone_and_others_go_on() {
+fn position_of_an_erased_call_is_gone_and_others_continue() {
     let (hub, store) = hub(SMALL);
     for name in ["c_1", "c_2"] {
         store.start(&call(name), "{}");
@@ -146,7 +146,7 @@ fn an_erased_call_is_gone_only_for_those_who_missed_some_of_it() {
 }
 
 #[test]
-fn damage_ends_one_call_and_an_outage_ends_nothing() {
+fn damage_ends_one_call_and_an_outage_ends_none() {
     let (hub, store) = hub(Config { call_bytes: 0, ring_bytes: 0 });
     for name in ["c_1", "c_2"] {
         store.start(&call(name), "{}");
@@ -207,7 +207,7 @@ fn live_frames_keep_their_place_among_events_and_are_counted_when_lost() {
 }
 
 #[test]
-fn memory_is_bounded_and_readers_leave_nothing_behind() {
+fn memory_is_bounded_and_dropped_readers_free_theirs() {
     let (hub, store) = hub(SMALL);
     for number in 0..200 {
         store.start(&call(&format!("c_{number}")), "{}");

@@ -237,7 +237,7 @@ async fn until_answered(
                     return answer.await;
                 }
                 let errors: Vec<Utf8Bytes> =
-                    outbound.complaints.iter().map(|error| Utf8Bytes::from(protocol::text(error))).collect();
+                    outbound.errors.iter().map(|error| Utf8Bytes::from(protocol::text(error))).collect();
                 // A lost producer is noticed after the attachment.
                 let _ = socket.send(errors).await;
             }

@@ -77,7 +77,7 @@ impl End {
     ) {
         match self {
             Self::Gone | Self::Left => {}
-            Self::Close(close) => farewell(socket, close, metrics).await,
+            Self::Close(close) => send_close(socket, close, metrics).await,
             Self::Stalled => {
                 let code = CloseCode::TooSlow;
                 metrics.closed(code);
@@ -98,7 +98,7 @@ impl End {
 }
 
 /// Sends the reason to the producer and closes the connection.
-pub(super) async fn farewell(mut socket: ServerSocket, close: Close, metrics: &Metrics) {
+pub(super) async fn send_close(mut socket: ServerSocket, close: Close, metrics: &Metrics) {
     metrics.closed(close.code);
     if let Some(error) = &close.error
         && socket.send([Utf8Bytes::from(protocol::text(error))]).await.is_err()

@@ -102,9 +102,9 @@ impl Feed {
     pub(super) async fn listen(&mut self) {
         let Some(attached) = &self.attached else { return std::future::pending().await };
         let outbound = attached.outlet.next().await;
-        for complaint in &outbound.complaints {
+        for error in &outbound.errors {
             self.counters.garbled.inc();
-            tracing::debug!(code = complaint.code.as_str(), "a frame was refused");
+            tracing::debug!(code = error.code.as_str(), "a frame was refused");
         }
         if let Some(ack) = outbound.ack {
             self.unacked.covered(ack.frames);
@@ -244,13 +244,13 @@ impl Feed {
     async fn send(&mut self) -> bool {
         let Some(attached) = &mut self.attached else { return false };
         while let Some((text, asks)) = self.unacked.next() {
-            let (frames, complaint) = attached.decode(&text, None);
+            let (frames, error) = attached.decode(&text, None);
             let frames = Frames { asks, ..frames };
             self.fit = attached.fit();
             self.unacked.sent(frames.count);
-            if let Some(complaint) = complaint {
+            if let Some(error) = error {
                 self.counters.garbled.inc();
-                tracing::debug!(code = complaint.code.as_str(), "a frame cannot be decoded and is left out");
+                tracing::debug!(code = error.code.as_str(), "a frame cannot be decoded and is left out");
             }
             if !attached.send(frames).await {
                 return false;
@@ -269,8 +269,8 @@ impl Feed {
             let wanted = Wanted { stream, dialect, offset_ms: None, meta: &meta, analyses, variants, asking };
             match Attachment::attach(&self.sessions, &call, wanted, None).await {
                 Ok(attached) if !attached.is_over() => {
-                    for complaint in &attached.welcome.complaints {
-                        tracing::warn!(%call, message = complaint.message, "a part of a stream's request was ignored");
+                    for error in &attached.welcome.errors {
+                        tracing::warn!(%call, message = error.message, "a part of a stream's request was ignored");
                     }
                     self.like.call = Some(call);
                     self.unacked.reconnected(attached.welcome.frames);

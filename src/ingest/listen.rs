@@ -8,12 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 use super::attachment::{Attachment, Wanted};
-use super::ending::{self, End, farewell};
+use super::ending::{self, End, send_close};
 use super::params::{self, Params};
 use super::record::{Recorder, Track};
 use super::results::Results;
 use super::watch::Watch;
-use crate::base::pulse::{Beat, Pulse};
+use crate::base::heartbeat::{Heartbeat, HeartbeatAction};
 use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
 use crate::hub::{Filter, Hub, Interest, Item, Reader};
 use crate::protocol::{self, Close, CloseCode, ErrorCode, ErrorFrame, ingest, tag};
@@ -48,7 +48,7 @@ pub async fn serve(socket: ServerSocket, query: &str, revoked: CancellationToken
     match params::read(query, &session.call.analyses, &variants, &session.call.limits) {
         Err(error) => {
             let close = Close::after(error, CloseCode::BadMessage, "bad parameter");
-            farewell(socket, close, &deps.metrics).await;
+            send_close(socket, close, &deps.metrics).await;
         }
         Ok(params) => connect(socket, params, revoked, deps).await,
     }
@@ -69,7 +69,7 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
     let attached = Attachment::attach(&deps.sessions, &params.call, wanted, Some(&mut socket)).await;
     let attachment = match attached {
         Ok(attachment) => attachment,
-        Err(refused) => return farewell(socket, refused.close(), &deps.metrics).await,
+        Err(refused) => return send_close(socket, refused.close(), &deps.metrics).await,
     };
     // A completed call is read from its beginning, because the producer gets its last event.
     let over = attachment.is_over();
@@ -134,7 +134,7 @@ impl Connection<'_> {
 
     async fn exchange(&mut self) -> End {
         // The `welcome` comes first, before any error.
-        let errors = self.params.complaints.iter().chain(&self.attachment.welcome.complaints).map(encode);
+        let errors = self.params.errors.iter().chain(&self.attachment.welcome.errors).map(encode);
         let greeting: Vec<Utf8Bytes> = std::iter::once(self.welcome_frame()).chain(errors).collect();
         if let Err(error) = self.socket.send(greeting).await {
             return End::lost(&error);
@@ -142,7 +142,7 @@ impl Connection<'_> {
         // Made once and not for every frame, because making it takes a lock that all sockets share.
         let stop = self.deps.sessions.deps().drain.stop.clone();
         let mut stopped = std::pin::pin!(stop.cancelled());
-        let mut pulse = Pulse::new(PING_INTERVAL);
+        let mut heartbeat = Heartbeat::new(PING_INTERVAL);
         loop {
             let reading = !self.attachment.is_waiting();
             tokio::select! {
@@ -170,14 +170,14 @@ impl Connection<'_> {
                     }
                 }
                 incoming = self.socket.recv(), if reading => {
-                    pulse.heard();
+                    heartbeat.heard();
                     if let Some(end) = self.incoming(incoming) {
                         return end;
                     }
                 }
-                message = self.watch.expired() => self.complain(ErrorCode::NotUnderstood, message),
-                beat = pulse.beat(reading) => {
-                    if beat == Beat::Gone {
+                message = self.watch.expired() => self.report_error(ErrorCode::NotUnderstood, message),
+                beat = heartbeat.beat(reading) => {
+                    if beat == HeartbeatAction::Gone {
                         return End::close(CloseCode::TooSlow, "two pings were not answered; reconnect and resend");
                     }
                     if let Err(error) = self.socket.ping().await {
@@ -208,7 +208,7 @@ impl Connection<'_> {
             Ok(Incoming::Text(text)) => self.frame(&text),
             Ok(Incoming::Binary(_)) => {
                 let message = "expected a text message with one JSON object, found a binary one";
-                self.complain(ErrorCode::BadFrame, message.to_owned());
+                self.report_error(ErrorCode::BadFrame, message.to_owned());
                 None
             }
             Ok(Incoming::Ping | Incoming::Pong) => None,
@@ -227,21 +227,21 @@ impl Connection<'_> {
         let (frames, error) = self.attachment.decode(text, lease);
         if let Some(error) = error {
             self.deps.metrics.refused(error.code);
-            self.attachment.outlet.complain(error);
+            self.attachment.outlet.report_error(error);
         }
         if let Some(message) = self.watch.note(text, self.attachment.fit()) {
-            self.complain(ErrorCode::NotUnderstood, message);
+            self.report_error(ErrorCode::NotUnderstood, message);
         }
         (!self.attachment.offer(frames)).then_some(End::Left)
     }
 
-    fn complain(&self, code: ErrorCode, message: String) {
+    fn report_error(&self, code: ErrorCode, message: String) {
         self.deps.metrics.refused(code);
-        self.attachment.outlet.complain(ErrorFrame::new(code, message));
+        self.attachment.outlet.report_error(ErrorFrame::new(code, message));
     }
 
     async fn outbound(&mut self, outbound: Outbound) -> Option<End> {
-        let errors = outbound.complaints.iter().map(encode);
+        let errors = outbound.errors.iter().map(encode);
         let ack = outbound.ack.as_ref().map(encode);
         let reconnect = outbound.reconnect.then(ending::reconnect);
         let frames: Vec<Utf8Bytes> = errors.chain(ack).chain(reconnect).collect();

@@ -50,7 +50,6 @@ impl Metrics {
         }
     }
 
-    /// The counter of one dialect's frames.
     pub fn frames(&self, dialect: &'static str) -> Counter<u64, AtomicU64> {
         self.frames.get_or_create(&DialectLabel { dialect }).clone()
     }

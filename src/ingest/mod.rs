@@ -5,6 +5,7 @@
 //! return on the same socket. Ingest never waits for an LLM; while a session's queue is full, its sockets are not read.
 
 mod attachment;
+pub mod batch;
 mod ending;
 mod feed;
 pub mod listen;
@@ -17,6 +18,5 @@ mod results;
 pub mod source;
 mod unacked;
 mod watch;
-pub mod whole;
 
 pub use metrics::Metrics;

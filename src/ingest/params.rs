@@ -25,7 +25,7 @@ pub(super) struct Params {
     /// The chosen variants that exist, by route.
     pub(super) variants: BTreeMap<String, String>,
     /// Non-fatal errors: names of analyses and variants that do not exist.
-    pub(super) complaints: Vec<ErrorFrame>,
+    pub(super) errors: Vec<ErrorFrame>,
 }
 
 fn bad(name: &str, message: impl std::fmt::Display) -> ErrorFrame {
@@ -51,7 +51,7 @@ pub(super) fn read(
         offset_ms: None,
         meta: JsonMap::new(),
         variants: BTreeMap::new(),
-        complaints: Vec::new(),
+        errors: Vec::new(),
     };
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         match &*name {
@@ -85,9 +85,9 @@ pub(super) fn read(
                 let chosen = serde_json::from_str(&value).map_err(|_| {
                     bad("variants", "expected a JSON object of route to variant, such as {\"summary\":\"b\"}")
                 })?;
-                let (known, complaints) = known_variants(chosen, variants);
+                let (known, errors) = known_variants(chosen, variants);
                 params.variants = known;
-                params.complaints.extend(complaints);
+                params.errors.extend(errors);
             }
             // Unknown parameters are ignored, as unknown fields are.
             _ => {}
@@ -100,14 +100,14 @@ fn read_analyses(value: &str, analyses: &Analyses, params: &mut Params) {
     let names = value.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
     let (known, unknown) = known_analyses(names, analyses);
     params.analyses.get_or_insert_default().extend(known);
-    params.complaints.extend(unknown);
+    params.errors.extend(unknown);
 }
 
 /// The named analyses that exist, and an error for each of the others.
 pub(super) fn known_analyses(names: Vec<String>, analyses: &Analyses) -> (Vec<String>, Vec<ErrorFrame>) {
     let (known, unknown): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| analyses.get(name).is_some());
-    let complaint = |name: String| ErrorFrame::new(ErrorCode::UnknownAnalysis, analyses.unknown(&name));
-    (known, unknown.into_iter().map(complaint).collect())
+    let error = |name: String| ErrorFrame::new(ErrorCode::UnknownAnalysis, analyses.unknown(&name));
+    (known, unknown.into_iter().map(error).collect())
 }
 
 /// Checks that a route has a variant; the error lists the variants that exist.
@@ -118,16 +118,16 @@ pub(super) fn known_variants(
     chosen: BTreeMap<String, String>,
     check: CheckVariant<'_>,
 ) -> (BTreeMap<String, String>, Vec<ErrorFrame>) {
-    let mut complaints = Vec::new();
+    let mut errors = Vec::new();
     let mut known = chosen;
     known.retain(|route, variant| match check(route, variant) {
         Ok(()) => true,
         Err(message) => {
-            complaints.push(ErrorFrame::new(ErrorCode::UnknownVariant, format!("variants: {message}")));
+            errors.push(ErrorFrame::new(ErrorCode::UnknownVariant, format!("variants: {message}")));
             false
         }
     });
-    (known, complaints)
+    (known, errors)
 }
 
 fn read_meta(value: &str, limits: &LimitsConfig) -> Result<JsonMap, ErrorFrame> {

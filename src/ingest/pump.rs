@@ -56,7 +56,7 @@ impl Pump {
     pub(super) fn feed(&mut self, text: &str) -> (Vec<SttEvent>, Option<ErrorFrame>) {
         self.count += 1;
         let mut events = Vec::new();
-        let mut complaint = None;
+        let mut error = None;
         self.partly = false;
         let result = self.decoder.decode(text, &mut events);
         self.fit = Fit::of(&result, &events, self.decoder.holding());
@@ -66,10 +66,10 @@ impl Pump {
                     self.partly = true;
                     let more = if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
                     let message = format!("{message}{more}; this part is left out, and the rest of the frame is used");
-                    complaint = Some(ErrorFrame::new(*code, message));
+                    error = Some(ErrorFrame::new(*code, message));
                 }
             }
-            Err(DecodeError { code, message, .. }) => complaint = Some(ErrorFrame::new(code, message)),
+            Err(DecodeError { code, message, .. }) => error = Some(ErrorFrame::new(code, message)),
         }
         // What the decoder still holds belongs to the stream that ends here.
         if let Some(end @ SttEvent::End { .. }) = events.pop_if(|event| matches!(event, SttEvent::End { .. })) {
@@ -82,12 +82,12 @@ impl Pump {
         }
         // Only authors of the `sidetone` dialect's frames can correct them, so only they get its errors.
         if self.decoder.picked().unwrap_or(self.dialect).is_own() {
-            complaint = complaint.or_else(|| self.unknown_type(&events));
-            if let Some(complaint) = &mut complaint {
-                complaint.id = id_of(text).map(Box::new);
+            error = error.or_else(|| self.unknown_type(&events));
+            if let Some(error) = &mut error {
+                error.id = id_of(text).map(Box::new);
             }
         }
-        (events, complaint)
+        (events, error)
     }
 
     /// Reports an unknown type once.
@@ -127,26 +127,26 @@ mod tests {
     fn end_is_understood_on_every_dialect_and_frames_are_counted() {
         for dialect in stt::DIALECTS {
             let mut pump = Pump::new(*dialect, &Arc::default());
-            let (events, complaint) = pump.feed(r#"{"type":"end","scope":"call"}"#);
-            assert!(complaint.is_none(), "{}", dialect.name());
+            let (events, error) = pump.feed(r#"{"type":"end","scope":"call"}"#);
+            assert!(error.is_none(), "{}", dialect.name());
             assert!(matches!(events.last(), Some(SttEvent::End { scope: EndScope::Call, .. })), "{}", dialect.name());
             assert_eq!((pump.count, pump.carry.held.len()), (1, 0));
         }
     }
 
     #[test]
-    fn unknown_types_are_told_once_each_in_our_own_dialect() {
+    fn unknown_type_is_reported_once_in_the_sidetone_dialect() {
         let mut pump = Pump::new(stt::dialect("sidetone").expect("dialect"), &Arc::default());
-        assert_eq!(pump.feed(r#"{"type":"noise"}"#).1.map(|complaint| complaint.code), Some(ErrorCode::UnknownType));
+        assert_eq!(pump.feed(r#"{"type":"noise"}"#).1.map(|error| error.code), Some(ErrorCode::UnknownType));
         assert!(pump.feed(r#"{"type":"noise"}"#).1.is_none());
-        assert_eq!(pump.feed("{").1.map(|complaint| complaint.code), Some(ErrorCode::BadJson));
+        assert_eq!(pump.feed("{").1.map(|error| error.code), Some(ErrorCode::BadJson));
         assert_eq!(pump.count, 3);
     }
     #[test]
-    fn a_complaint_has_the_id_of_its_frame() {
+    fn error_has_the_id_of_its_frame() {
         let id = |dialect: &str, frame: &str| {
             let mut pump = Pump::new(stt::dialect(dialect).expect("dialect"), &Arc::default());
-            pump.feed(frame).1.expect("complaint").id.map(|id| *id)
+            pump.feed(frame).1.expect("error").id.map(|id| *id)
         };
         assert_eq!(id("sidetone", r#"{"type":"turn","id":"a7"}"#), Some("a7".into()));
         assert_eq!(id("sidetone", r#"{"type":"noise","id":7}"#), Some(7.into()));

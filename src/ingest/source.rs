@@ -19,9 +19,9 @@ use super::feed::{Counters, Feed, Stream};
 use super::record::Recorder;
 use super::watch::Watch;
 use crate::base::backoff::Backoff;
+use crate::base::heartbeat::{Heartbeat, HeartbeatAction};
 use crate::base::metric::Register as _;
 use crate::base::names;
-use crate::base::pulse::{Beat, Pulse};
 use crate::base::secret::outline;
 use crate::base::settings::{Problems, Section, found};
 use crate::base::surrogates;
@@ -230,7 +230,7 @@ async fn listen(
     let stop = sessions.deps().drain.stop.clone();
     let mut feeds: HashMap<Option<CallId>, Feed> = HashMap::new();
     let mut last: Option<CallId> = None;
-    let mut pulse = Pulse::new(PING);
+    let mut heartbeat = Heartbeat::new(PING);
     let mut watch = Watch::new(config.dialect);
     let warn = |message: String| {
         metrics.feed.not_understood.inc();
@@ -245,19 +245,19 @@ async fn listen(
         let incoming = tokio::select! {
             () = stop.cancelled() => break None,
             incoming = socket.recv() => incoming,
-            () = heed(&mut feeds) => continue,
+            () = next_message(&mut feeds) => continue,
             message = watch.expired() => {
                 warn(message);
                 continue;
             }
-            beat = pulse.beat(true) => {
-                if beat == Beat::Gone || socket.ping().await.is_err() {
+            beat = heartbeat.beat(true) => {
+                if beat == HeartbeatAction::Gone || socket.ping().await.is_err() {
                     break Some("the peer does not answer pings".to_owned());
                 }
                 continue;
             }
         };
-        pulse.heard();
+        heartbeat.heard();
         let text = match incoming {
             Ok(Incoming::Text(text)) => text,
             Ok(Incoming::Closed { code, reason }) => break Some(format!("closed: {code} {reason}")),
@@ -303,7 +303,7 @@ async fn listen(
 }
 
 /// Waits for the next message of any session.
-async fn heed(feeds: &mut HashMap<Option<CallId>, Feed>) {
+async fn next_message(feeds: &mut HashMap<Option<CallId>, Feed>) {
     if feeds.is_empty() {
         return std::future::pending().await;
     }

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_lost_session_covered_is_not_sent_again() {
+    fn frames_that_the_lost_session_acknowledged_are_not_resent() {
         let mut unacked = four();
         assert_eq!(send(&mut unacked, 1), ["a", "b", "c", "d"]);
         unacked.covered(1);

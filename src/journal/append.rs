@@ -75,7 +75,7 @@ impl Shared {
             }
             drop(content);
             let future = self.hand_over(log, written?);
-            self.ground.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
+            self.storage.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
             return Ok(future);
         }
     }
@@ -107,7 +107,7 @@ impl Shared {
             && let Some(entry) = entry.take()
         {
             self.set_entry(content, entry).map_err(|error| {
-                self.take_back(log, content, before);
+                self.rollback(log, content, before);
                 self.failed("change an entry", &error)
             })?;
         }
@@ -158,7 +158,7 @@ impl Shared {
             Some(entry) => {
                 let slot = Slot { entry, newest_order: 0, head: 0 };
                 self.calls.put(slot).map_err(|error| self.failed("begin a call", &error))?;
-                let created = content.create_file(&log.call, &self.ground);
+                let created = content.create_file(&log.call, &self.storage);
                 let (file, opened) = created.map_err(|error| {
                     self.erase_log(log, content);
                     self.failed("begin a call", &error)
@@ -179,11 +179,11 @@ impl Shared {
             noted.map_err(|error| self.failed("append", &error))?;
         }
         let new = content.head == 0;
-        let written = with_buffer(|buffer| content.write(&self.ground, &file, ticket.first_order, batch, buffer));
+        let written = with_buffer(|buffer| content.write(&self.storage, &file, ticket.first_order, batch, buffer));
         match written {
             Ok(bytes) => {
-                self.ground.metrics.appends.inc();
-                self.ground.metrics.appended_bytes.inc_by(bytes as u64);
+                self.storage.metrics.appends.inc();
+                self.storage.metrics.appended_bytes.inc_by(bytes as u64);
                 Ok(())
             }
             Err(error) => {
@@ -205,15 +205,15 @@ impl Shared {
     }
 
     /// Restores the log to its state before a batch; a new call is removed.
-    pub(super) fn take_back(&self, log: &Arc<Log>, content: &mut Content, before: Before) {
+    pub(super) fn rollback(&self, log: &Arc<Log>, content: &mut Content, before: Before) {
         if before.head() == content.head {
             return;
         }
         if before.head() == 0 {
             return self.erase_log(log, content);
         }
-        let file = content.open_file(&log.call, &self.ground).ok().flatten();
-        content.take_back(&self.ground, file.as_ref().map(|(file, _)| file.as_ref()), before);
+        let file = content.open_file(&log.call, &self.storage).ok().flatten();
+        content.rollback(&self.storage, file.as_ref().map(|(file, _)| file.as_ref()), before);
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) struct Lines {
 }
 
 impl Calls {
-    /// Makes a directory. Without `lines`, nothing can be stored before [`Calls::mend`].
+    /// Makes a directory. Without `lines`, nothing can be stored before [`Calls::write_missing_file`].
     pub(super) fn new(table: Table, lines: Option<Lines>, medium: Arc<dyn Medium>, count: Gauge) -> Self {
         count.set(i64::try_from(table.calls.len()).unwrap_or(i64::MAX));
         Self {
@@ -238,7 +238,7 @@ impl Calls {
     }
 
     /// Writes the file if the disk had no room for it before.
-    pub(super) fn mend(&self, folder: &Folder) -> io::Result<()> {
+    pub(super) fn write_missing_file(&self, folder: &Folder) -> io::Result<()> {
         if lock(&self.written).lines.is_some() {
             return Ok(());
         }

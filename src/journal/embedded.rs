@@ -68,7 +68,7 @@ impl Embedded {
     /// Compacts the directory if that is worthwhile.
     #[cfg(test)]
     pub(super) fn compact(&self) -> std::io::Result<bool> {
-        self.shared.calls.compact_if_worth_it(&self.shared.ground.folder)
+        self.shared.calls.compact_if_worth_it(&self.shared.storage.folder)
     }
 
     /// Runs `work` on a thread for blocking work; without a runtime, on the caller's thread.
@@ -178,7 +178,7 @@ impl Store for Embedded {
         let mut state = lock(&self.shared.state);
         let directory_bytes = Some(self.shared.calls.len());
         let clean = State { clean: true, directory_bytes, ..state.clone() };
-        Answer::ready(match clean.write(&self.shared.ground) {
+        Answer::ready(match clean.write(&self.shared.storage) {
             Ok(()) => {
                 *state = clean;
                 Ok(())

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::{Resource, getrlimit};
 
-use super::log::{Ground, Log};
+use super::log::{Log, Storage};
 use crate::base::sync::lock;
 
 /// The logs that are open as files.
@@ -30,7 +30,7 @@ impl Files {
 
     /// Records that `log` was opened, and closes others if too many are open. `retire` is called with a closed log
     /// whose content is locked, and may remove it from the store.
-    pub(super) fn opened(&self, log: &Arc<Log>, ground: &Ground, retire: impl Fn(&Log) -> bool) {
+    pub(super) fn opened(&self, log: &Arc<Log>, storage: &Storage, retire: impl Fn(&Log) -> bool) {
         let mut queue = lock(&self.queue);
         queue.push_back(Arc::clone(log));
         // Checks each log at most twice: once to clear its mark, once to close it.
@@ -38,7 +38,7 @@ impl Files {
         while queue.len() > self.limit && looks > 0 {
             looks -= 1;
             let Some(candidate) = queue.pop_front() else { break };
-            if Arc::ptr_eq(&candidate, log) || candidate.take_used() || !close(&candidate, ground, &retire) {
+            if Arc::ptr_eq(&candidate, log) || candidate.take_used() || !close(&candidate, storage, &retire) {
                 queue.push_back(candidate);
             }
         }
@@ -46,9 +46,9 @@ impl Files {
 
     /// Closes the logs that were not used since the last call of this and for which `over` says that their call has
     /// ended.
-    pub(super) fn close_idle(&self, ground: &Ground, over: impl Fn(&Log) -> bool, retire: impl Fn(&Log) -> bool) {
+    pub(super) fn close_idle(&self, storage: &Storage, over: impl Fn(&Log) -> bool, retire: impl Fn(&Log) -> bool) {
         let mut queue = lock(&self.queue);
-        queue.retain(|log| log.take_used() || !over(log) || !close(log, ground, &retire));
+        queue.retain(|log| log.take_used() || !over(log) || !close(log, storage, &retire));
     }
 
     /// Removes `log`, which was erased.
@@ -58,9 +58,9 @@ impl Files {
 }
 
 /// Closes a log's file, if no thread is using it.
-fn close(log: &Log, ground: &Ground, retire: impl Fn(&Log) -> bool) -> bool {
+fn close(log: &Log, storage: &Storage, retire: impl Fn(&Log) -> bool) -> bool {
     let Some(mut content) = log.idle_content() else { return false };
-    content.close_file(ground);
+    content.close_file(storage);
     // A log with a batch in flight, or with the remains of a failed write, must stay in memory.
     if content.loaded && content.head == log.visible() && !content.end.dirty && retire(log) {
         content.retired = true;

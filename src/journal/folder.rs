@@ -106,7 +106,6 @@ impl Folder {
         &self.handle
     }
 
-    /// The path of a call's log.
     pub(super) fn log_path(&self, call: &CallId) -> PathBuf {
         self.shard_path(call).join(format!("{call}.log"))
     }

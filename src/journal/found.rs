@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use super::directory::{FILE, Line, Lines, Table};
 use super::frame::{FILE_HEADER, HEADER, Kind, Next, Opening, Scanner, TRAILER, check_file_header};
-use super::log::Ground;
+use super::log::Storage;
 use super::medium::End;
 use super::scan::{Backwards, scan};
 use super::slot::Slot;
@@ -40,7 +40,7 @@ pub(super) struct Found {
 }
 
 /// Reads the file.
-pub(super) fn read_directory(ground: &Ground) -> io::Result<Result<Found, OpenError>> {
+pub(super) fn read_directory(storage: &Storage) -> io::Result<Result<Found, OpenError>> {
     let mut found = Found {
         table: Table::default(),
         lines: None,
@@ -50,18 +50,18 @@ pub(super) fn read_directory(ground: &Ground) -> io::Result<Result<Found, OpenEr
         erased: BTreeSet::new(),
         changed: false,
     };
-    let Some(file) = ground.folder.existing(FILE)? else { return Ok(Ok(found)) };
-    let path = ground.folder.path().join(FILE);
+    let Some(file) = storage.folder.existing(FILE)? else { return Ok(Ok(found)) };
+    let path = storage.folder.path().join(FILE);
     let end = file.metadata()?.len();
     found.bytes = end;
     match check_file_header(&file, Kind::Directory, end)? {
         Opening::Good => {}
         Opening::Torn => {
-            report_cut(ground, end, "the first write is cut off");
+            report_cut(storage, end, "the first write is cut off");
             return Ok(Ok(found));
         }
         Opening::Version(message) => {
-            return Ok(Err(OpenError::Version { dir: ground.folder.path().to_owned(), message }));
+            return Ok(Err(OpenError::Version { dir: storage.folder.path().to_owned(), message }));
         }
         Opening::Strange => found.damaged = true,
     }
@@ -72,7 +72,7 @@ pub(super) fn read_directory(ground: &Ground) -> io::Result<Result<Found, OpenEr
             Next::End => break end,
             Next::Torn(reason) => {
                 let good = scanner.position();
-                report_cut(ground, end - good, reason);
+                report_cut(storage, end - good, reason);
                 found.cut = true;
                 break good;
             }
@@ -95,8 +95,8 @@ pub(super) fn read_directory(ground: &Ground) -> io::Result<Result<Found, OpenEr
         }
     };
     if found.damaged {
-        ground.metrics.damaged.inc();
-        match keep_damaged(ground) {
+        storage.metrics.damaged.inc();
+        match keep_damaged(storage) {
             Err(error) if is_full(&error) => tracing::warn!(
                 "the disk has no space to keep a copy of the damaged \
                 directory"
@@ -107,15 +107,15 @@ pub(super) fn read_directory(ground: &Ground) -> io::Result<Result<Found, OpenEr
     }
     let mut tail = End { len: end, dirty: false };
     if good < end && !found.damaged {
-        tail.cut(ground.medium.as_ref(), &file, good);
+        tail.cut(storage.medium.as_ref(), &file, good);
     }
     found.lines = Some(Lines { file: Arc::new(file), end: tail });
     Ok(Ok(found))
 }
 
-fn report_cut(ground: &Ground, bytes: u64, reason: &str) {
+fn report_cut(storage: &Storage, bytes: u64, reason: &str) {
     tracing::warn!(cut_bytes = bytes, reason, "the torn end of the directory was removed");
-    ground.metrics.cut_tails.inc();
+    storage.metrics.cut_tails.inc();
 }
 
 fn unknown_line(path: PathBuf, error: &serde_json::Error) -> OpenError {
@@ -155,31 +155,31 @@ fn lines_behind(file: &File, from: u64, end: u64) -> io::Result<(Vec<Vec<u8>>, u
 }
 
 /// Keeps a damaged directory under another name for inspection.
-fn keep_damaged(ground: &Ground) -> io::Result<()> {
-    let dir = ground.folder.path();
-    ground.folder.remove(DAMAGED)?;
+fn keep_damaged(storage: &Storage) -> io::Result<()> {
+    let dir = storage.folder.path();
+    storage.folder.remove(DAMAGED)?;
     std::fs::hard_link(dir.join(FILE), dir.join(DAMAGED))
 }
 
 /// Adds an entry for every log without one, as an open call. Returns true if there were any. The lost contents of such
 /// an entry are in the log: the session that rebuilds the call corrects the entry.
-pub(super) fn adopt_strays(ground: &Ground, found: &mut Found) -> bool {
+pub(super) fn add_missing_entries(storage: &Storage, found: &mut Found) -> bool {
     let Found { table, erased, .. } = found;
     let mut adopted = false;
-    for path in ground.folder.log_files() {
+    for path in storage.folder.log_files() {
         let call = path.file_stem().and_then(|stem| CallId::parse(stem.to_str()?).ok());
-        let Some(call) = call.filter(|call| path == ground.folder.log_path(call)) else { continue };
+        let Some(call) = call.filter(|call| path == storage.folder.log_path(call)) else { continue };
         if table.calls.contains_key(&call) {
             continue;
         }
         if erased.contains(&call) {
             // The daemon stopped between the two steps of an erasure.
-            if let Err(error) = ground.folder.remove_log(&call) {
+            if let Err(error) = storage.folder.remove_log(&call) {
                 tracing::warn!(call_id = %call, %error, "the log of an erased call cannot be removed");
             }
             continue;
         }
-        if last_record(ground, &call).0 == 0 {
+        if last_record(storage, &call).0 == 0 {
             // No event was ever written to it.
             continue;
         }
@@ -208,9 +208,9 @@ pub(super) fn adopt_strays(ground: &Ground, found: &mut Found) -> bool {
 }
 
 /// Sequence number and order of the last record in a call's log; zeros if there is none.
-pub(super) fn last_record(ground: &Ground, call: &CallId) -> (u64, u64) {
+pub(super) fn last_record(storage: &Storage, call: &CallId) -> (u64, u64) {
     let look = || {
-        let Some(file) = ground.folder.open_log(call)? else { return Ok((0, 0)) };
+        let Some(file) = storage.folder.open_log(call)? else { return Ok((0, 0)) };
         let end = file.metadata()?.len();
         match Backwards::new(&file, end).next()? {
             Some(last) if last.remaining == 0 => Ok((last.seq, last.order)),

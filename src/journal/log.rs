@@ -18,7 +18,7 @@ use crate::base::sync::lock;
 use crate::types::CallId;
 
 /// What every log needs for its file operations.
-pub(super) struct Ground {
+pub(super) struct Storage {
     pub(super) folder: Folder,
     pub(super) medium: Arc<dyn Medium>,
     pub(super) metrics: Metrics,
@@ -131,50 +131,50 @@ impl Log {
 
 impl Content {
     /// The file, which is opened if necessary; `None` if it does not exist. The flag says whether it was opened now.
-    pub(super) fn open_file(&mut self, call: &CallId, ground: &Ground) -> io::Result<Option<(Arc<File>, bool)>> {
+    pub(super) fn open_file(&mut self, call: &CallId, storage: &Storage) -> io::Result<Option<(Arc<File>, bool)>> {
         if let Some(file) = &self.file {
             return Ok(Some((Arc::clone(file), false)));
         }
-        let Some(file) = ground.folder.open_log(call)? else { return Ok(None) };
-        Ok(Some((self.keep(file, ground), true)))
+        let Some(file) = storage.folder.open_log(call)? else { return Ok(None) };
+        Ok(Some((self.keep(file, storage), true)))
     }
 
     /// The file, which is created if necessary.
-    pub(super) fn create_file(&mut self, call: &CallId, ground: &Ground) -> io::Result<(Arc<File>, bool)> {
+    pub(super) fn create_file(&mut self, call: &CallId, storage: &Storage) -> io::Result<(Arc<File>, bool)> {
         if let Some(file) = &self.file {
             return Ok((Arc::clone(file), false));
         }
-        let file = ground.folder.create_log(call)?;
+        let file = storage.folder.create_log(call)?;
         self.unnamed = true;
-        Ok((self.keep(file, ground), true))
+        Ok((self.keep(file, storage), true))
     }
 
-    fn keep(&mut self, file: File, ground: &Ground) -> Arc<File> {
+    fn keep(&mut self, file: File, storage: &Storage) -> Arc<File> {
         let file = Arc::new(file);
         self.file = Some(Arc::clone(&file));
-        ground.metrics.open_files.inc();
+        storage.metrics.open_files.inc();
         file
     }
 
     /// Closes the file.
-    pub(super) fn close_file(&mut self, ground: &Ground) {
+    pub(super) fn close_file(&mut self, storage: &Storage) {
         if self.file.take().is_some() {
-            ground.metrics.open_files.dec();
+            storage.metrics.open_files.dec();
         }
     }
 
     /// Reads the whole file of `log`, unless it was loaded: finds its head, and truncates a torn end.
-    pub(super) fn load(&mut self, log: &Log, ground: &Ground) -> io::Result<()> {
+    pub(super) fn load(&mut self, log: &Log, storage: &Storage) -> io::Result<()> {
         if self.loaded {
             return Ok(());
         }
-        let Some((file, _)) = self.open_file(&log.call, ground)? else {
+        let Some((file, _)) = self.open_file(&log.call, storage)? else {
             self.loaded = true;
             return Ok(());
         };
         let bytes = file.metadata()?.len();
         let contents = scan(&file, bytes)?;
-        let path = || ground.folder.log_path(&log.call).display().to_string();
+        let path = || storage.folder.log_path(&log.call).display().to_string();
         self.end = End { len: contents.len, dirty: false };
         (self.head, self.order, self.marks) = (contents.head, contents.order, contents.marks);
         match contents.ending {
@@ -186,10 +186,10 @@ impl Content {
                     reason,
                     "the torn end of a log was removed"
                 );
-                ground.metrics.cut_tails.inc();
-                self.end.cut(ground.medium.as_ref(), &file, contents.len);
+                storage.metrics.cut_tails.inc();
+                self.end.cut(storage.medium.as_ref(), &file, contents.len);
             }
-            Ending::Damaged(message) => self.damaged(&log.call, ground, self.head, message),
+            Ending::Damaged(message) => self.damaged(&log.call, storage, self.head, message),
         }
         log.show(self.head);
         self.loaded = true;
@@ -197,11 +197,11 @@ impl Content {
     }
 
     /// Records damage after the event `after`, and reports it once.
-    pub(super) fn damaged(&mut self, call: &CallId, ground: &Ground, after: Seq, message: String) {
+    pub(super) fn damaged(&mut self, call: &CallId, storage: &Storage, after: Seq, message: String) {
         if self.damage.is_none() {
-            let path = ground.folder.log_path(call);
+            let path = storage.folder.log_path(call);
             tracing::error!(path = %path.display(), after, message, "a call's log is damaged; it is not changed");
-            ground.metrics.damaged.inc();
+            storage.metrics.damaged.inc();
             self.damage = Some((after, message));
         }
     }
@@ -213,27 +213,27 @@ impl Content {
     }
 
     /// The order of the last record; 0 if there is none. Reads only that record, unless the end is torn.
-    pub(super) fn newest_order(&mut self, log: &Log, ground: &Ground) -> io::Result<u64> {
+    pub(super) fn newest_order(&mut self, log: &Log, storage: &Storage) -> io::Result<u64> {
         if self.loaded || self.peeked {
             return Ok(self.order);
         }
-        let Some(file) = self.borrow_file(log, ground)? else { return Ok(0) };
+        let Some(file) = self.borrow_file(log, storage)? else { return Ok(0) };
         let bytes = file.metadata()?.len();
         match Backwards::new(&file, bytes).next()? {
             Some(last) if last.remaining == 0 => {
                 (self.order, self.peeked) = (last.order, true);
             }
-            _ => self.load(log, ground)?,
+            _ => self.load(log, storage)?,
         }
         Ok(self.order)
     }
 
     /// The first event with an order above `after`; `None` if there is none.
-    pub(super) fn first_after(&mut self, log: &Log, ground: &Ground, after: u64) -> io::Result<Option<Seq>> {
-        if self.newest_order(log, ground)? <= after {
+    pub(super) fn first_after(&mut self, log: &Log, storage: &Storage, after: u64) -> io::Result<Option<Seq>> {
+        if self.newest_order(log, storage)? <= after {
             return Ok(None);
         }
-        let Some(file) = self.borrow_file(log, ground)? else { return Ok(None) };
+        let Some(file) = self.borrow_file(log, storage)? else { return Ok(None) };
         let end = if self.loaded { self.end.len } else { file.metadata()?.len() };
         if let Next::Record { payload, .. } = Scanner::new(&file, FILE_HEADER as u64, end).next()?
             && decode(payload).is_some_and(|stored| stored.order > after)
@@ -253,10 +253,10 @@ impl Content {
     }
 
     /// The file for a short read; it is not kept open.
-    pub(super) fn borrow_file(&self, log: &Log, ground: &Ground) -> io::Result<Option<Arc<File>>> {
+    pub(super) fn borrow_file(&self, log: &Log, storage: &Storage) -> io::Result<Option<Arc<File>>> {
         match &self.file {
             Some(file) => Ok(Some(Arc::clone(file))),
-            None => Ok(ground.folder.open_log(&log.call)?.map(Arc::new)),
+            None => Ok(storage.folder.open_log(&log.call)?.map(Arc::new)),
         }
     }
 
@@ -276,7 +276,7 @@ impl Content {
     /// Those of the file; then no part of the batch is in the log.
     pub(super) fn write(
         &mut self,
-        ground: &Ground,
+        storage: &Storage,
         file: &File,
         order: u64,
         batch: &[NewRecord],
@@ -288,7 +288,7 @@ impl Content {
         }
         encode(buffer, self.head + 1, order, batch);
         let mut at = self.end.len.max(FILE_HEADER as u64);
-        self.end.append(ground.medium.as_ref(), file, buffer)?;
+        self.end.append(storage.medium.as_ref(), file, buffer)?;
         for (order, record) in (order..).zip(batch) {
             self.head += 1;
             self.order = order;
@@ -300,9 +300,9 @@ impl Content {
 
     /// Undoes a batch that must not become readable. If the file cannot be truncated now, that is done before the next
     /// write.
-    pub(super) fn take_back(&mut self, ground: &Ground, file: Option<&File>, before: Before) {
+    pub(super) fn rollback(&mut self, storage: &Storage, file: Option<&File>, before: Before) {
         match file {
-            Some(file) => self.end.cut(ground.medium.as_ref(), file, before.len),
+            Some(file) => self.end.cut(storage.medium.as_ref(), file, before.len),
             None => self.end = End { len: before.len, dirty: true },
         }
         (self.head, self.order) = (before.head, before.order);

@@ -29,7 +29,7 @@ use super::frame::{
     FILE_HEADER, Kind, Next, OLD_VERSION, Opening, Scanner, VERSION, check_versioned_header, file_header, u32_at,
     u64_at,
 };
-use super::log::Ground;
+use super::log::Storage;
 use super::record::{Place, Stored, put};
 use super::scan::{Ending, scan_version};
 use super::state::State;
@@ -55,19 +55,19 @@ const OLD_FIELDS: usize = 24;
 ///
 /// # Errors
 /// A file cannot be read or written. Nothing is lost, and the next start continues.
-pub(super) fn migrate(ground: &Ground, last: Option<&mut State>, header_of: HeaderOf) -> Result<(), OpenError> {
+pub(super) fn migrate(storage: &Storage, last: Option<&mut State>, header_of: HeaderOf) -> Result<(), OpenError> {
     if last.as_ref().is_some_and(|last| last.version == u32::from(VERSION) && !last.migrating) {
         return Ok(());
     }
     let now = Instant::now();
-    let dir = ground.folder.path().to_owned();
-    let mut migration = Migration { ground, header_of, at: dir, done: 0, bytes: 0, began: now, reported: now };
+    let dir = storage.folder.path().to_owned();
+    let mut migration = Migration { storage, header_of, at: dir, done: 0, bytes: 0, began: now, reported: now };
     migration.run(last).map_err(|error| migration.failure(&error))
 }
 
 /// A migration in progress.
 struct Migration<'a> {
-    ground: &'a Ground,
+    storage: &'a Storage,
     header_of: HeaderOf,
     /// The file that is being migrated.
     at: PathBuf,
@@ -83,13 +83,13 @@ impl Migration<'_> {
         let known = last.is_some();
         if let Some(last) = last {
             let marked = State { version: VERSION.into(), migrating: true, ..last.clone() };
-            marked.write(self.ground)?;
+            marked.write(self.storage)?;
             *last = marked;
         }
         let directory = self.directory()?;
         // The list fits into memory, as the entries of all calls do.
         let logs: Vec<PathBuf> =
-            self.ground.folder.log_files().filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
+            self.storage.folder.log_files().filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
         if known || directory {
             tracing::info!(logs = logs.len(), "the journal has format {OLD_VERSION}: it is migrated to {VERSION} now");
         }
@@ -106,7 +106,7 @@ impl Migration<'_> {
             return Ok(());
         }
         // Also syncs the renames of an earlier start, which may have been killed after the last one.
-        self.ground.medium.sync_all(self.ground.folder.handle())?;
+        self.storage.medium.sync_all(self.storage.folder.handle())?;
         let (logs, bytes, took) = (self.done, self.bytes, self.began.elapsed());
         tracing::info!(logs, bytes, ?took, "the journal is migrated from format {OLD_VERSION} to {VERSION}");
         Ok(())
@@ -114,7 +114,7 @@ impl Migration<'_> {
 
     /// Copies the directory under a new file header; returns true if it had the old one.
     fn directory(&mut self) -> io::Result<bool> {
-        let Ground { folder, medium, .. } = self.ground;
+        let Storage { folder, medium, .. } = self.storage;
         self.at = folder.path().join(directory::FILE);
         let Some(old) = folder.existing(directory::FILE)? else { return Ok(false) };
         let end = old.metadata()?.len();
@@ -156,7 +156,7 @@ impl Migration<'_> {
         if round.is_empty() {
             return Ok(());
         }
-        self.ground.medium.sync_all(self.ground.folder.handle())?;
+        self.storage.medium.sync_all(self.storage.folder.handle())?;
         while let Some(log) = round.last() {
             std::fs::rename(copy_path(log), log)?;
             round.pop();
@@ -173,7 +173,7 @@ impl Migration<'_> {
     /// Writes a copy of a log of format 1 in the present format beside it, and returns the copy's size. `None` for any
     /// other file.
     fn copy(&mut self, path: &Path) -> io::Result<Option<u64>> {
-        let Ground { folder, medium, metrics } = self.ground;
+        let Storage { folder, medium, metrics } = self.storage;
         let old = folder.open_path(path)?;
         let metadata = old.metadata()?;
         let end = metadata.len();
@@ -225,7 +225,7 @@ impl Migration<'_> {
         while next < end {
             let part = &mut piece[..PIECE_BYTES.min((end - next) as usize)];
             old.read_exact_at(part, next)?;
-            self.ground.medium.write(copy, part, at + (next - from))?;
+            self.storage.medium.write(copy, part, at + (next - from))?;
             next += part.len() as u64;
         }
         Ok(end - from)
@@ -235,7 +235,7 @@ impl Migration<'_> {
     fn is_old(&self, file: &File, kind: Kind, end: u64) -> io::Result<bool> {
         match check_versioned_header(file, kind, OLD_VERSION, end)? {
             Opening::Good => Ok(true),
-            Opening::Torn if end > 0 => self.ground.medium.truncate(file, 0).map(|()| false),
+            Opening::Torn if end > 0 => self.storage.medium.truncate(file, 0).map(|()| false),
             Opening::Torn | Opening::Version(_) | Opening::Strange => Ok(false),
         }
     }

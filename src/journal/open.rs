@@ -11,8 +11,8 @@ use super::config::{Config, Durability};
 use super::directory::{Calls, FILE, Table};
 use super::files::{Files, default_limit};
 use super::folder::Folder;
-use super::found::{adopt_strays, is_full, last_record, read_directory};
-use super::log::Ground;
+use super::found::{add_missing_entries, is_full, last_record, read_directory};
+use super::log::Storage;
 use super::medium::{Disk, Medium};
 use super::metrics::Metrics;
 use super::migrate::{HeaderOf, migrate};
@@ -113,13 +113,13 @@ pub(super) fn open_in(
     let read = |error| OpenError::Read { path: dir.join(FILE), error };
 
     let mut last = State::read(&folder)?;
-    let ground = Ground { folder, medium: around.medium, metrics };
-    migrate(&ground, last.as_mut(), around.header_of)?;
-    let mut found = read_directory(&ground).map_err(read)??;
+    let storage = Storage { folder, medium: around.medium, metrics };
+    migrate(&storage, last.as_mut(), around.header_of)?;
+    let mut found = read_directory(&storage).map_err(read)??;
     // If a file ends exactly between two lines, nothing in it shows that lines are missing.
     let whole = last.as_ref().is_some_and(|last| last.clean && last.directory_bytes.unwrap_or(0) <= found.bytes);
     if found.cut || found.damaged || !whole || found.table.calls.is_empty() {
-        let adopted = adopt_strays(&ground, &mut found);
+        let adopted = add_missing_entries(&storage, &mut found);
         found.changed |= adopted;
     }
 
@@ -129,10 +129,10 @@ pub(super) fn open_in(
     let mut unsettled = last.as_ref().is_some_and(|last| !last.clean && last.durability == Durability::Process);
     let mut state = last.unwrap_or_else(|| State::fresh(config.durability));
     if restored {
-        state.order = newest_order(&ground, &found.table) + 1;
+        state.order = newest_order(&storage, &found.table) + 1;
     }
     if restored || state.may_have_lost(&around.boot_id) {
-        let calls = new_epochs(&ground, &mut found.table);
+        let calls = new_epochs(&storage, &mut found.table);
         tracing::warn!(calls, "events may have been lost: open calls get new epochs");
         state.generation += 1;
         found.changed = true;
@@ -149,14 +149,14 @@ pub(super) fn open_in(
     };
 
     let lines = found.lines.filter(|_| !found.changed);
-    let calls = Calls::new(found.table, lines, Arc::clone(&ground.medium), ground.metrics.calls.clone());
+    let calls = Calls::new(found.table, lines, Arc::clone(&storage.medium), storage.metrics.calls.clone());
     if unsettled && config.durability == Durability::Machine {
-        ground.medium.sync_all(ground.folder.handle()).map_err(write)?;
+        storage.medium.sync_all(storage.folder.handle()).map_err(write)?;
         unsettled = false;
     }
     // The old directory is valid until the new one is complete. The state is written last: after a crash before that,
     // all of the above is done again.
-    let full = match calls.mend(&ground.folder).and_then(|()| state.write(&ground)) {
+    let full = match calls.write_missing_file(&storage.folder).and_then(|()| state.write(&storage)) {
         Ok(()) => None,
         Err(error) if is_full(&error) => {
             // No order is reserved, so nothing is appended before the state is written.
@@ -167,7 +167,7 @@ pub(super) fn open_in(
     };
     let sequencer = Sequencer::new(next, state.order);
     let files = Files::new(around.open_files);
-    let shared = Shared::new(config.clone(), ground, calls, state, sequencer, files, unsettled);
+    let shared = Shared::new(config.clone(), storage, calls, state, sequencer, files, unsettled);
     if let Some(error) = full {
         shared.failed("write", &error);
     }
@@ -175,7 +175,7 @@ pub(super) fn open_in(
 }
 
 /// Gives new epochs to open calls, and to ended calls that lost the end of their logs. Returns their number.
-fn new_epochs(ground: &Ground, table: &mut Table) -> usize {
+fn new_epochs(storage: &Storage, table: &mut Table) -> usize {
     let ended = |slot: &Slot| slot.entry.ended_at_ms.unwrap_or(0);
     let newest = table.calls.values().filter(|slot| !slot.open()).map(ended).max().unwrap_or(0);
     let mut changed = 0;
@@ -184,7 +184,7 @@ fn new_epochs(ground: &Ground, table: &mut Table) -> usize {
             // These values must be read from what remains of the log.
             (slot.head, slot.newest_order) = (0, 0);
         } else if ended(slot) >= newest.saturating_sub(SYNCED_AFTER_MS) {
-            let (head, order) = last_record(ground, &slot.entry.call_id);
+            let (head, order) = last_record(storage, &slot.entry.call_id);
             if head == slot.head {
                 continue;
             }
@@ -199,7 +199,7 @@ fn new_epochs(ground: &Ground, table: &mut Table) -> usize {
 }
 
 /// The newest order in any log.
-fn newest_order(ground: &Ground, table: &Table) -> u64 {
-    let orders = table.calls.values().map(|slot| last_record(ground, &slot.entry.call_id).1.max(slot.newest_order));
+fn newest_order(storage: &Storage, table: &Table) -> u64 {
+    let orders = table.calls.values().map(|slot| last_record(storage, &slot.entry.call_id).1.max(slot.newest_order));
     orders.max().unwrap_or(0)
 }

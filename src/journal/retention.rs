@@ -15,25 +15,25 @@ impl Shared {
     pub(super) fn sweep(&self, now_ms: i64) {
         // Two sweeps at once would both free the same space.
         let _one = lock(&self.sweeping);
-        self.ground.metrics.sweeps.inc();
+        self.storage.metrics.sweeps.inc();
         if let Some(retention) = self.config.retention {
             let before = now_ms.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX));
             let old = self.over(|ended_at_ms| ended_at_ms <= before);
             for (_, call) in old {
                 self.erase_or_report(&call);
             }
-            self.sweep_strays(now_ms, retention);
+            self.sweep_orphans(now_ms, retention);
         }
         if self.config.max_bytes > 0 {
             self.sweep_by_size(self.config.max_bytes);
         }
         // Logs of ended calls need not stay in memory.
-        self.files.close_idle(&self.ground, |log| self.over_or_unknown(log), |log| self.retire(log));
+        self.files.close_idle(&self.storage, |log| self.over_or_unknown(log), |log| self.retire(log));
     }
 
     fn sweep_by_size(&self, max_bytes: u64) {
         let calls: Vec<CallId> = self.calls.all(|slots| slots.map(|slot| slot.entry.call_id.clone()).collect());
-        let mut bytes: u64 = calls.iter().map(|call| self.ground.folder.log_bytes(call)).sum();
+        let mut bytes: u64 = calls.iter().map(|call| self.storage.folder.log_bytes(call)).sum();
         if bytes <= max_bytes {
             return;
         }
@@ -41,7 +41,7 @@ impl Shared {
             if bytes <= max_bytes {
                 return;
             }
-            let freed = self.ground.folder.log_bytes(&call);
+            let freed = self.storage.folder.log_bytes(&call);
             self.erase_or_report(&call);
             bytes = bytes.saturating_sub(freed);
         }
@@ -67,9 +67,9 @@ impl Shared {
     }
 
     /// Removes files below `calls` that belong to no call and that were not written to for the retention period.
-    fn sweep_strays(&self, now_ms: i64, retention: Duration) {
+    fn sweep_orphans(&self, now_ms: i64, retention: Duration) {
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms.max(0) as u64);
-        for path in self.ground.folder.log_files() {
+        for path in self.storage.folder.log_files() {
             let modified = path.metadata().and_then(|metadata| metadata.modified());
             let old = modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age >= retention));
             if old && !self.belongs(&path) {

@@ -131,7 +131,7 @@ impl Waiting {
                 shared.calls.put_in_memory(known);
             }
         }
-        shared.take_back(&durable.log, &mut content, before);
+        shared.rollback(&durable.log, &mut content, before);
         drop(content);
         // A part of the batch may have been synced before the failure, so its removal must be synced too.
         if let Err(error) = sync_log(shared, &durable.log) {

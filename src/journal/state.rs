@@ -12,7 +12,7 @@ use super::OpenError;
 use super::config::Durability;
 use super::folder::Folder;
 use super::frame::{OLD_VERSION, VERSION, version_message};
-use super::log::Ground;
+use super::log::Storage;
 
 /// Number of orders that are reserved at once. It is small in tests, so that they use up a block.
 pub(super) const BLOCK: u64 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
@@ -86,19 +86,19 @@ impl State {
         }
         let state: Self = serde_json::from_slice(&text).map_err(|error| damaged(&error))?;
         if state.order > MAX_ORDER {
-            return Err(damaged(&format!("order: {} is impossibly high", state.order)));
+            return Err(damaged(&format!("order: expected at most {MAX_ORDER}, found {}", state.order)));
         }
         Ok(Some(state))
     }
 
     /// Replaces the file, and syncs that.
-    pub(super) fn write(&self, ground: &Ground) -> io::Result<()> {
+    pub(super) fn write(&self, storage: &Storage) -> io::Result<()> {
         let mut text = serde_json::to_vec(self)?;
         text.push(b'\n');
-        let file = ground.folder.create(DRAFT)?;
-        ground.medium.write(&file, &text, 0)?;
-        ground.medium.sync(&file)?;
-        ground.folder.rename(DRAFT, FILE)
+        let file = storage.folder.create(DRAFT)?;
+        storage.medium.write(&file, &text, 0)?;
+        storage.medium.sync(&file)?;
+        storage.folder.rename(DRAFT, FILE)
     }
 
     /// Returns true if events that the last run acknowledged may be lost: the machine went down before the daemon had

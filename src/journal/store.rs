@@ -15,7 +15,7 @@ use super::directory::Calls;
 use super::files::Files;
 use super::folder::shard;
 use super::health::Health;
-use super::log::{Content, Ground, Log};
+use super::log::{Content, Log, Storage};
 use super::scan::records;
 use super::sequencer::Sequencer;
 use super::slot::Slot;
@@ -31,7 +31,7 @@ const SHARDS: usize = 64;
 /// State that the store's threads and its callers share.
 pub(super) struct Shared {
     pub(super) config: Config,
-    pub(super) ground: Ground,
+    pub(super) storage: Storage,
     pub(super) calls: Calls,
     pub(super) sequencer: Arc<Sequencer>,
     pub(super) state: Mutex<State>,
@@ -49,7 +49,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(
         config: Config,
-        ground: Ground,
+        storage: Storage,
         calls: Calls,
         state: State,
         sequencer: Arc<Sequencer>,
@@ -58,7 +58,7 @@ impl Shared {
     ) -> Self {
         Self {
             config,
-            ground,
+            storage,
             calls,
             sequencer,
             state: Mutex::new(state),
@@ -116,7 +116,7 @@ impl Shared {
 
     /// Records that a log's file was opened; its content is still locked.
     pub(super) fn opened(&self, log: &Arc<Log>) {
-        self.files.opened(log, &self.ground, |log| self.retire(log));
+        self.files.opened(log, &self.storage, |log| self.retire(log));
     }
 
     /// Reads a log whose content is locked, unless it was loaded.
@@ -124,7 +124,7 @@ impl Shared {
         if content.loaded {
             return Ok(());
         }
-        content.load(log, &self.ground).map_err(|error| self.unreadable(&error))?;
+        content.load(log, &self.storage).map_err(|error| self.unreadable(&error))?;
         if content.file.is_some() {
             self.opened(log);
         }
@@ -146,19 +146,19 @@ impl Shared {
             tracing::warn!(call_id = %log.call, "the log of an ended call is missing; its directory entry was removed");
             self.erase_log(log, content);
         } else {
-            content.damaged(&log.call, &self.ground, 0, format!("its log is empty, but there were {known} events"));
+            content.damaged(&log.call, &self.storage, 0, format!("its log is empty, but there were {known} events"));
         }
     }
 
     /// Erases a log and its entry permanently; its content is locked.
     pub(super) fn erase_log(&self, log: &Arc<Log>, content: &mut Content) {
         content.retired = true;
-        content.close_file(&self.ground);
+        content.close_file(&self.storage);
         self.files.forget(log);
         // The entry is removed first: a log without an entry is removed later by a sweep, but an entry without a log
         // would look like a call. On a full disk, deleting the log frees the space.
         let noted = self.calls.remove(&log.call);
-        if let Err(error) = self.ground.folder.remove_log(&log.call) {
+        if let Err(error) = self.storage.folder.remove_log(&log.call) {
             self.failed("erase a call", &error);
         }
         if noted.is_err()
@@ -171,24 +171,24 @@ impl Shared {
 
     /// Records a failed write or sync for `health`, and returns the error for the caller.
     pub(super) fn failed(&self, what: &str, error: &io::Error) -> JournalError {
-        self.ground.metrics.failures.inc();
-        let message = format!("cannot {what} in {}: {error}", self.ground.folder.path().display());
+        self.storage.metrics.failures.inc();
+        let message = format!("cannot {what} in {}: {error}", self.storage.folder.path().display());
         self.health.failed(&message);
         JournalError::Unavailable(message)
     }
 
     fn unreadable(&self, error: &io::Error) -> JournalError {
-        self.ground.metrics.failures.inc();
-        JournalError::Unavailable(format!("cannot read in {}: {error}", self.ground.folder.path().display()))
+        self.storage.metrics.failures.inc();
+        JournalError::Unavailable(format!("cannot read in {}: {error}", self.storage.folder.path().display()))
     }
 
     /// Reserves `count` orders and a further block. Fails until the directory's file is complete, so that nothing is
     /// appended before.
     pub(super) fn reserve_block(&self, count: u64) -> io::Result<()> {
-        self.calls.mend(&self.ground.folder)?;
+        self.calls.write_missing_file(&self.storage.folder)?;
         let mut state = lock(&self.state);
         let reserved = State { order: state.order + count + BLOCK, ..state.clone() };
-        reserved.write(&self.ground)?;
+        reserved.write(&self.storage)?;
         self.sequencer.extend(reserved.order);
         *state = reserved;
         Ok(())
@@ -232,7 +232,7 @@ impl Shared {
             if let Some(message) = found.damage {
                 let last = found.records.last().map_or(after, |record| record.seq);
                 let mut content = log.content();
-                content.damaged(call, &self.ground, last, message);
+                content.damaged(call, &self.storage, last, message);
                 if found.records.is_empty() {
                     return content.damage_error().map_or_else(|| Ok(Vec::new()), Err);
                 }
@@ -241,9 +241,8 @@ impl Shared {
         })
     }
 
-    /// The file of a log.
     pub(super) fn file(&self, log: &Arc<Log>, content: &mut Content) -> Result<Arc<File>, JournalError> {
-        let found = content.open_file(&log.call, &self.ground).map_err(|error| self.unreadable(&error))?;
+        let found = content.open_file(&log.call, &self.storage).map_err(|error| self.unreadable(&error))?;
         let Some((file, opened)) = found else {
             return Err(self.unreadable(&io::ErrorKind::NotFound.into()));
         };
@@ -273,7 +272,7 @@ impl Shared {
                     continue;
                 }
                 let had_file = content.file.is_some();
-                let first = content.first_after(&log, &self.ground, after).map_err(|error| self.unreadable(&error))?;
+                let first = content.first_after(&log, &self.storage, after).map_err(|error| self.unreadable(&error))?;
                 if !had_file && content.file.is_some() {
                     self.opened(&log);
                 }
@@ -328,7 +327,7 @@ impl Shared {
             }
             self.erase_log(&log, &mut content);
             drop(content);
-            self.ground.metrics.erased.inc();
+            self.storage.metrics.erased.inc();
             if let Some(tail) = self.sequencer.tail() {
                 tail.erased(call);
             }

@@ -48,8 +48,8 @@ pub(super) fn sync_dirty(shared: &Shared) -> bool {
 /// Syncs everything that was written to the journal's file system, including these logs and their names.
 pub(super) fn sync_all<'l>(shared: &Shared, logs: impl Iterator<Item = &'l Arc<Log>>) -> io::Result<()> {
     let started = Instant::now();
-    let synced = shared.ground.medium.sync_all(shared.ground.folder.handle());
-    shared.ground.metrics.sync_seconds.observe(started.elapsed().as_secs_f64());
+    let synced = shared.storage.medium.sync_all(shared.storage.folder.handle());
+    shared.storage.metrics.sync_seconds.observe(started.elapsed().as_secs_f64());
     if synced.is_ok() {
         logs.for_each(|log| log.content().unnamed = false);
     }
@@ -60,13 +60,13 @@ pub(super) fn sync_all<'l>(shared: &Shared, logs: impl Iterator<Item = &'l Arc<L
 pub(super) fn sync_log(shared: &Shared, log: &Arc<Log>) -> io::Result<()> {
     let (file, unnamed) = {
         let mut content = log.content();
-        let Some(file) = content.borrow_file(log, &shared.ground)? else { return Ok(()) };
+        let Some(file) = content.borrow_file(log, &shared.storage)? else { return Ok(()) };
         (file, std::mem::take(&mut content.unnamed))
     };
     let started = Instant::now();
-    let named = || if unnamed { shared.ground.folder.sync_log_name(&log.call) } else { Ok(()) };
-    let synced = shared.ground.medium.sync(&file).and_then(|()| named());
-    shared.ground.metrics.sync_seconds.observe(started.elapsed().as_secs_f64());
+    let named = || if unnamed { shared.storage.folder.sync_log_name(&log.call) } else { Ok(()) };
+    let synced = shared.storage.medium.sync(&file).and_then(|()| named());
+    shared.storage.metrics.sync_seconds.observe(started.elapsed().as_secs_f64());
     if synced.is_err() {
         log.content().unnamed |= unnamed;
     }

@@ -9,7 +9,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::config::Durability;
-use super::log::Ground;
+use super::log::Storage;
 use super::rounds::rounds;
 use super::state::BLOCK;
 use super::store::Shared;
@@ -31,7 +31,7 @@ const PROBE_FILE: &str = "probe";
 /// Starts the threads.
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
     // A killed daemon may have left the file, and the disk may be short of space.
-    shared.ground.folder.remove(PROBE_FILE)?;
+    shared.storage.folder.remove(PROBE_FILE)?;
     let mut threads = Vec::new();
     let mut spawn = |name: &str, work: fn(&Shared)| {
         let shared = Arc::clone(shared);
@@ -54,13 +54,13 @@ fn keep(shared: &Shared) {
             return;
         }
         let short = shared.sequencer.left() < BLOCK / 2;
-        let probed = if failing { probe(&shared.ground) } else { Ok(()) };
+        let probed = if failing { probe(&shared.storage) } else { Ok(()) };
         match probed.and_then(|()| if short { shared.reserve_block(0) } else { Ok(()) }) {
             Ok(()) if failing => shared.health.works(),
             Ok(()) => {}
             Err(error) => drop(shared.failed("write", &error)),
         }
-        if let Err(error) = shared.calls.compact_if_worth_it(&shared.ground.folder) {
+        if let Err(error) = shared.calls.compact_if_worth_it(&shared.storage.folder) {
             tracing::warn!(%error, "the directory cannot be compacted; it keeps its size");
         }
         if synced.elapsed() >= SYNC_EVERY {
@@ -80,10 +80,10 @@ fn sweep(shared: &Shared) {
 }
 
 /// Checks that the disk has space and works.
-fn probe(ground: &Ground) -> io::Result<()> {
-    let written = ground.folder.create(PROBE_FILE).and_then(|file| {
-        ground.medium.write(&file, &vec![0; PROBE_BYTES], 0)?;
-        ground.medium.sync(&file)
+fn probe(storage: &Storage) -> io::Result<()> {
+    let written = storage.folder.create(PROBE_FILE).and_then(|file| {
+        storage.medium.write(&file, &vec![0; PROBE_BYTES], 0)?;
+        storage.medium.sync(&file)
     });
-    written.and(ground.folder.remove(PROBE_FILE))
+    written.and(storage.folder.remove(PROBE_FILE))
 }

@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folder_without_a_daemon_has_nobody_to_ask() {
+    fn folder_without_a_daemon_has_no_admin_socket() {
         let folder = tempfile::tempdir().expect("folder");
         assert!(ask(folder.path(), &Request::List).expect("nobody").is_none());
         assert!(ask(&folder.path().join("not/there"), &Request::List).expect("nobody").is_none());

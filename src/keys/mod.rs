@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn made_found_revoked_and_never_open_again() {
+    fn keys_are_created_found_and_revoked_forever() {
         let folder = tempfile::tempdir().expect("folder");
         let path = path(folder.path());
         let keys = Keys::new(path.clone(), None);
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_lets_nobody_in() {
+    fn damaged_key_file_accepts_no_key() {
         let folder = tempfile::tempdir().expect("folder");
         let path = path(folder.path());
         std::fs::write(&path, "{nonsense").expect("file");
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_a_revoked_key_hears_of_it_and_nobody_else() {
+    fn only_holders_of_a_revoked_key_are_notified() {
         let folder = tempfile::tempdir().expect("folder");
         let path = path(folder.path());
         let keys = Keys::new(path.clone(), Some(&SecretString::from("configured".to_owned())));
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_damaged_or_gone_changes_nothing() {
+    fn damaged_or_missing_file_keeps_the_loaded_keys() {
         let folder = tempfile::tempdir().expect("folder");
         let path = path(folder.path());
         let keys = Keys::new(path.clone(), None);

@@ -125,7 +125,7 @@ impl Log {
             }
             _ => {
                 entries.skip_rest();
-                log.mend(next, &whole).map_err(failed)?;
+                log.rewrite(next, &whole).map_err(failed)?;
                 Ok((log, Skipped::and(None, &entries, from as u64)))
             }
         }
@@ -142,7 +142,7 @@ impl Log {
     }
 
     /// Replaces the damaged file by one with these entries.
-    fn mend(&mut self, generation: i64, entries: &[u8]) -> std::io::Result<()> {
+    fn rewrite(&mut self, generation: i64, entries: &[u8]) -> std::io::Result<()> {
         let mended = self.path.with_extension("mended");
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&mended)?;
         let bytes = [&head(generation), entries].concat();

@@ -137,7 +137,7 @@ fn a_time_is_found_by_the_ids() {
 }
 
 #[test]
-fn a_kill_loses_no_row_and_doubles_none() {
+fn kill_loses_and_duplicates_no_row() {
     let folder = tempfile::tempdir().expect("folder");
     let ledger = open(folder.path());
     ledger.begun(&begun(1));
@@ -162,7 +162,7 @@ fn a_kill_loses_no_row_and_doubles_none() {
 }
 
 #[test]
-fn a_damaged_entry_costs_only_itself_and_a_long_log_begins_anew() {
+fn damaged_entry_loses_only_itself_and_a_long_log_is_replaced() {
     let folder = tempfile::tempdir().expect("folder");
     let ledger = open(folder.path());
     let mut damaged = entry::begun(&begun(7));
@@ -194,7 +194,7 @@ fn zeros_at_the_end_are_no_entries() {
 }
 
 #[test]
-fn changes_are_kept_once_and_what_is_gone_is_said() {
+fn changes_are_stored_once_and_removals_are_recorded() {
     let folder = tempfile::tempdir().expect("folder");
     let ledger = open(folder.path());
     let price = |detail| [("price", "a/m", detail), ("route", "r", "x")];

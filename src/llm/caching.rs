@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn prefix_is_written_over_the_floor_and_read_by_the_next_request() {
+    fn prefix_above_the_minimum_is_written_and_then_read() {
         let marks = |layout: &Layout, before| CACHE.plan(layout, before, false).marks;
         assert_eq!(marks(&layout(&[100, 2_900, 3_500], 1), None), Marks::default(), "below the floor");
         let first = CACHE.plan(&layout(&[100, 3_000, 3_500], 1), None, false);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn prefix_that_is_gone_or_another_one_is_not_looked_for() {
+    fn expired_or_different_prefix_is_not_expected() {
         let next = layout(&[100, 3_000, 3_600, 4_000], 2);
         let old = CACHE.plan(&next, before(3_000, 300_001, Some(9_000)), false);
         assert_eq!((old.marks, old.reads), (Marks { read: None, write: Some(2) }, false), "a pause costs one rewrite");
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_that_nobody_will_read() {
+    fn prefix_without_a_later_reader_is_not_written() {
         let next = layout(&[100, 3_000, 3_600, 4_000], 2);
         let last = CACHE.plan(&next, before(3_000, 9_000, None), true);
         assert_eq!(last, Plan { marks: Marks { read: Some(1), write: None }, reads: true, keeps: 3_000 });
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn prices_give_the_factors_where_they_say_something() {
+    fn configured_prices_replace_the_default_factors() {
         let mut cache = CACHE;
         cache.apply_prices(100, 100, 100);
         assert_eq!(cache, CACHE);

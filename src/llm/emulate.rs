@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn schemas_are_stripped_where_they_are_schemas_only() {
+    fn unsupported_keywords_are_removed_only_from_schemas() {
         let schema = Arc::new(json!({
             "type":"object",
             "properties":{"minimum":{"type":"integer","minimum":1},"list":{"type":"array","items":{"type":"object","properties":{}},"minItems":1}},
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_another_spelling_is_written_in_it() {
+    fn keyword_with_a_supported_equivalent_is_rewritten() {
         let schema = json!({
             "type":"object","minProperties":1,
             "properties":{"const":{"const":"a"},"definitions":{"$ref":"#/definitions/x"}},

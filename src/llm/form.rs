@@ -14,7 +14,6 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 pub enum Form {
     /// Server-sent events.
     Events,
-    /// One document.
     Document,
 }
 
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn media_type_decides_where_the_bytes_do_not() {
+    fn media_type_decides_if_the_first_bytes_are_ambiguous() {
         for head in ["error: no", "Internal Server Error", "idle", "date", "data {", "events", "null", "5", "\u{fc}"] {
             assert_eq!(of(head.as_bytes(), true), Some(Form::Events), "{head}");
             assert_eq!(of(head.as_bytes(), false), Some(Form::Document), "{head}");
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn more_bytes_are_waited_for_only_while_they_can_tell() {
+    fn detection_waits_for_bytes_only_while_it_is_ambiguous() {
         for head in ["", "d", "dat", "data", "e", "event", "i", "id", "r", "retry", "\u{feff}"] {
             let all = head.as_bytes();
             for cut in 0..=all.len() {

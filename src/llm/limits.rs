@@ -9,7 +9,6 @@ use super::{RetryAfter, wait};
 /// The quantity that is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// Requests.
     Requests,
     /// Tokens of prompts and answers together.
     Tokens,

@@ -69,7 +69,6 @@ pub static PROVIDERS: &[&dyn Provider] = &[
     &openai::VLLM,
 ];
 
-/// The provider with that name.
 pub fn provider(name: &str) -> Option<&'static dyn Provider> {
     PROVIDERS.iter().copied().find(|provider| provider.name() == name)
 }

@@ -97,7 +97,6 @@ pub enum Content {
     /// Nothing (an assistant that only calls tools).
     #[default]
     None,
-    /// Text.
     Text(Text),
     /// Texts whose beginning other requests share. Only the daemon's own requests have them.
     Blocks(Vec<Block>),

@@ -11,12 +11,12 @@ use super::{ChatResponse, Piece};
 /// What to do with thinking in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ThinkTags {
-    /// Send it as reasoning, unless the vendor itself sends reasoning.
+    /// Thinking is sent as reasoning, unless the vendor itself sends reasoning.
     #[default]
     Auto,
-    /// Leave it in the text.
+    /// Thinking stays in the text.
     Keep,
-    /// Remove it.
+    /// Thinking is removed.
     Strip,
 }
 

@@ -41,7 +41,7 @@ pub enum CloseCode {
     CallCompleted,
     /// A message is larger than the limit.
     FrameTooLarge,
-    /// A limit that frees itself is reached: calls, streams.
+    /// A limit is reached that frees itself over time: calls, streams.
     RateLimited,
     /// The daemon has an internal error, or the call has failed.
     Internal,
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn close_code_that_a_client_cannot_mend_means_never() {
+    fn close_code_that_a_client_cannot_fix_means_never() {
         for number in [1008, 4400, 4401, 4403, 4409, 4410, 4413] {
             assert_eq!(reconnect_after(number), ReconnectWhen::Never, "{number}");
         }

@@ -44,7 +44,7 @@ error_codes! {
     BadField = "bad_field",
     /// A parameter of the URL is wrong.
     BadParameter = "bad_parameter",
-    /// A binary message, or one that is no valid WebSocket message.
+    /// A binary message, or one that is not a valid WebSocket message.
     BadFrame = "bad_frame",
     /// The message is over the limit.
     FrameTooLarge = "frame_too_large",
@@ -82,7 +82,7 @@ error_codes! {
     SessionRestarted = "session_restarted",
     /// Over a limit of calls.
     RateLimited = "rate_limited",
-    /// The journal takes no writes, or cannot be read. Everything goes on by itself.
+    /// The journal accepts no writes, or cannot be read. The daemon continues by itself once it can.
     JournalUnavailable = "journal_unavailable",
     /// The daemon stops.
     Stopping = "stopping",

@@ -26,10 +26,10 @@ pub struct ErrorFrame<C = ErrorCode> {
     pub id: Option<Box<Value>>,
     #[serde(rename = "type")]
     pub tag: tag::Error,
-    /// The call, if the frame stands in the place of an event.
+    /// The call, if the frame replaces an event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call_id: Option<CallId>,
-    /// The event's position, if the frame stands in the place of an event.
+    /// The event's position, if the frame replaces an event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<Seq>,
     /// Stable code.
@@ -38,7 +38,7 @@ pub struct ErrorFrame<C = ErrorCode> {
     pub message: String,
     /// Set if the connection is closed after it.
     pub fatal: bool,
-    /// Set if it passes by itself.
+    /// Set if the error ends without any action of the client.
     pub temporary: bool,
 }
 

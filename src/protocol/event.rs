@@ -234,7 +234,7 @@ mod tests {
     use crate::types::Severity;
 
     #[test]
-    fn members_of_a_turn_are_found_whatever_is_said() {
+    fn members_of_a_turn_are_found_with_any_text() {
         let stamp =
             Stamp { call_id: CallId::parse("c_1").expect("id"), seq: 10, at: "2026-01-01T00:00:00.000Z".into() };
         let mut turn: Turn = serde_json::from_str(

@@ -12,7 +12,7 @@ pub enum GapCause {
     SttDisconnect,
     /// Final turns were dropped because the pipeline was too far behind the proxied stream.
     TapOverrun,
-    /// One of a later version.
+    /// A cause that only a later version knows.
     Other(String),
 }
 

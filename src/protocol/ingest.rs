@@ -135,7 +135,7 @@ pub struct Partial<'a> {
     pub turn_order: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<Cow<'a, str>>,
-    /// `""` takes the partial back.
+    /// `""` removes the partial.
     pub text: Cow<'a, str>,
 }
 

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 /// Version of the protocol, in `welcome`.
 pub const VERSION: u32 = 1;
 
-/// `reconnect`, to producers and subscribers: the daemon is about to stop. Come back.
+/// `reconnect`, to producers and subscribers: the daemon is about to stop, and the client should connect again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Reconnect {
@@ -43,7 +43,7 @@ pub struct Reconnect {
     pub tag: tag::Reconnect,
     /// Wait this long before the next connection, ms.
     pub after_ms: u64,
-    /// The daemon closes this one after so much time at most, ms.
+    /// The daemon closes this connection after this time at the latest, ms.
     pub grace_ms: u64,
 }
 

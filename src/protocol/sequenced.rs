@@ -1,7 +1,7 @@
 //! A sequenced event with its stamp, read in one pass over the frame.
 //!
-//! Knows no journal and no socket. In a frame the event's own members stand beside those of the stamp; whoever reads the
-//! event is shown the object without the stamp's members, which are taken out on the way.
+//! Knows no journal and no socket. In a frame, the event's own members are beside those of the stamp. The event is read
+//! from the object without the stamp's members, which are removed while the frame is read.
 
 use std::fmt;
 
@@ -46,7 +46,7 @@ impl Sequenced {
     }
 }
 
-/// The stamp's members that have come so far.
+/// The stamp's members that were read so far.
 #[derive(Default)]
 struct Found {
     call_id: Option<CallId>,
@@ -83,7 +83,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Frame<'_, D> {
     }
 }
 
-/// The members of the frame but for the stamp's.
+/// The members of the frame except those of the stamp.
 struct Members<'a, T> {
     inner: T,
     found: &'a mut Found,

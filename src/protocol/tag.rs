@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn type_of_a_frame_is_found_wherever_it_stands() {
+    fn type_of_a_frame_is_found_at_any_position() {
         assert_eq!(of(r#" {"id":"1","type":"pong"}"#).expect("type"), "pong");
         for bad in ["", "[]", r#"["pong"]"#, "{}", r#"{"type":1}"#, "7"] {
             assert!(of(bad).is_err(), "{bad}");

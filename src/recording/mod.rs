@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_told_from_damaged_recordings() {
+    fn other_files_are_distinguished_from_damaged_recordings() {
         for other in ["", "\n\n", "hello", "[]", r#"{"kind":"turn","call_id":"a"}"#, r#"{"at_ms":1}"#] {
             assert!(matches!(parse(other), Err(RecordingError::NotARecording(_))), "{other}");
         }

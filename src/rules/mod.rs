@@ -1,6 +1,6 @@
 //! Rules: conditions on turns, time and insights that raise alerts, without an LLM.
 //!
-//! Knows no call, no clock, no journal and no socket. A rule is data ([`Rule`], read by [`config`]); This module
+//! Knows no call, no clock, no journal and no socket. A rule is data ([`Rule`], read by [`config`]). This module
 //! evaluates conditions (words, speakers, overlaps, values of insights), and keeps the state of a call's alerts from
 //! its log ([`Standing`]). The call decides when a condition is evaluated, and what follows.
 //!
@@ -129,12 +129,10 @@ impl Rules {
         self.all.iter().enumerate()
     }
 
-    /// The rule at this index.
     pub fn at(&self, index: usize) -> Option<&Arc<Rule>> {
         self.all.get(index)
     }
 
-    /// The rule `name`.
     pub fn get(&self, name: &str) -> Option<&Arc<Rule>> {
         self.all.iter().find(|rule| *rule.name == *name)
     }

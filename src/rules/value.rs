@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn pointers_are_told_from_other_texts() {
+    fn pointers_are_distinguished_from_other_texts() {
         for (text, expected) in
             [("", true), ("/a/0", true), ("/a~0~1", true), ("a", false), ("/a~2", false), ("/a~", false)]
         {

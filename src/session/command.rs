@@ -83,7 +83,7 @@ pub enum Command {
 #[derive(Debug, Default)]
 struct Cell {
     ack: Option<Ack>,
-    complaints: VecDeque<ErrorFrame>,
+    errors: VecDeque<ErrorFrame>,
     reconnect: bool,
     close: Option<Close>,
 }
@@ -101,7 +101,7 @@ pub struct Outbound {
     /// Newest ack.
     pub ack: Option<Ack>,
     /// Errors, in order.
-    pub complaints: Vec<ErrorFrame>,
+    pub errors: Vec<ErrorFrame>,
     /// Set if the producer is asked to reconnect.
     pub reconnect: bool,
     /// The close, which is sent last.
@@ -120,10 +120,10 @@ impl Outlet {
     }
 
     /// Adds an error; if 64 are unread, it is dropped.
-    pub fn complain(&self, complaint: ErrorFrame) {
+    pub fn report_error(&self, error: ErrorFrame) {
         self.change(|cell| {
-            if cell.complaints.len() < OUTLET_ERRORS {
-                cell.complaints.push_back(complaint);
+            if cell.errors.len() < OUTLET_ERRORS {
+                cell.errors.push_back(error);
             }
         });
     }
@@ -161,11 +161,11 @@ impl Outlet {
     /// Takes the present contents, without waiting.
     pub fn take(&self) -> Option<Outbound> {
         let mut cell = lock(&self.cell);
-        if cell.ack.is_none() && cell.complaints.is_empty() && cell.close.is_none() {
+        if cell.ack.is_none() && cell.errors.is_empty() && cell.close.is_none() {
             return None;
         }
         let (ack, close) = (cell.ack.take(), cell.close.take());
         let reconnect = std::mem::take(&mut cell.reconnect);
-        Some(Outbound { ack, complaints: cell.complaints.drain(..).collect(), reconnect, close })
+        Some(Outbound { ack, errors: cell.errors.drain(..).collect(), reconnect, close })
     }
 }

@@ -99,11 +99,8 @@ impl Metrics {
                 "Duration of the steps of an insight",
                 Family::new_with_constructor(stage_histogram as fn() -> Histogram),
             ),
-            degraded: registry.metric(
-                "sidetone_session_degraded_insights",
-                "Insights made by the embedded provider \
-                as a fallback",
-            ),
+            degraded: registry
+                .metric("sidetone_session_degraded_insights", "Insights made by the embedded provider as a fallback"),
             raised: registry.metric("sidetone_rules_alerts_raised", "Alerts raised, by rule and severity"),
             cleared: registry.metric("sidetone_rules_alerts_cleared", "Alerts cleared, by rule"),
             refused: registry.metric(
@@ -124,13 +121,12 @@ impl Metrics {
             vendor_errors: registry.metric("sidetone_session_vendor_errors", "Errors that STT vendors reported"),
             gated: registry.metric(
                 "sidetone_session_gated",
-                "Turns that made an analysis not due because they add nothing, once for each analysis",
+                "Turns that did not make an analysis due because they add nothing, counted once per analysis",
             ),
             panics: registry.metric("sidetone_session_panics", "Sessions that panicked"),
             fenced: registry.metric(
                 "sidetone_session_fenced",
-                "Sessions that ended because another writer took over \
-                the call's log",
+                "Sessions that ended because another writer took over the call's log",
             ),
         }
     }

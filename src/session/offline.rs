@@ -31,7 +31,7 @@ const PRODUCER: PeerNo = 1;
 /// If timers are due this many times in a row without any progress of time, the call is given up.
 const IDLE_TIMERS: u32 = 10_000;
 /// Maximum number of errors about the recording that are kept.
-const COMPLAINTS: usize = 20;
+const ERRORS_KEPT: usize = 20;
 
 /// The input of one run.
 pub struct Script {
@@ -69,7 +69,7 @@ pub struct Played {
     /// The events, in order.
     pub events: Vec<TimedEvent>,
     /// The parts of the recording that the call refused, and why.
-    pub complaints: Vec<String>,
+    pub errors: Vec<String>,
 }
 
 /// Plays a recording until its call has completed.
@@ -179,12 +179,12 @@ impl<'a> Player<'a> {
         *counts = Counts::default();
         for tell in tells.drain(..) {
             let message = match tell {
-                Tell::Complain(_, frame) => frame.message,
+                Tell::Error(_, frame) => frame.message,
                 Tell::Close(_, close) => close.error.map_or_else(|| close.reason.to_owned(), |error| error.message),
                 Tell::Refuse(..) | Tell::Reply(..) => continue,
             };
-            if self.played.complaints.len() < COMPLAINTS {
-                self.played.complaints.push(message);
+            if self.played.errors.len() < ERRORS_KEPT {
+                self.played.errors.push(message);
             }
         }
     }

@@ -73,9 +73,9 @@ impl Peers {
     /// Sends a message that waits for no record.
     pub(super) fn tell(&mut self, tell: Tell) {
         match tell {
-            Tell::Complain(peer, complaint) => {
+            Tell::Error(peer, error) => {
                 if let Some(producer) = self.producers.get(&peer) {
-                    producer.outlet.complain(complaint);
+                    producer.outlet.report_error(error);
                 }
             }
             Tell::Close(peer, close) => {

@@ -57,7 +57,6 @@ pub trait Delivery: Send + Sync {
     fn run(self: Arc<Self>, sink: Sink, stop: CancellationToken) -> BoxFuture<'static, ()>;
 }
 
-/// All kinds.
 pub static SINKS: &[&dyn Kind] = &[&websocket::WebSocket, &webhook::Webhook];
 
 /// Everything that a delivery works with.
@@ -84,7 +83,6 @@ pub struct Metrics {
     behind: Family<SinkLabel, Behind>,
 }
 
-/// The metrics of one sink.
 #[derive(Debug, Clone)]
 struct SinkMetrics {
     delivered: Counter,

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn begins_at_the_present_and_survives() {
+    async fn position_begins_at_the_newest_event_and_survives_a_restart() {
         let dir = tempfile::tempdir().expect("dir");
         let dir = dir.path().join("sinks");
         let mut position = Position::load(&dir, "a", 7).expect("fresh");

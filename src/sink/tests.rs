@@ -114,7 +114,7 @@ async fn next(frames: &mut mpsc::Receiver<Value>) -> Value {
 }
 
 #[tokio::test]
-async fn a_websocket_gets_everything_over_cuts_and_restarts() {
+async fn websocket_sink_gets_every_event_over_reconnects_and_restarts() {
     // The store answers late.
     let (hub, store) = hub::testing::late_hub(hub::Config { call_bytes: 2000, ring_bytes: 8000 }, 11);
     let dir = tempfile::tempdir().expect("dir");
@@ -184,7 +184,7 @@ async fn posted(posts: &mut mpsc::Receiver<Posted>) -> Posted {
 }
 
 #[tokio::test]
-async fn a_webhook_retries_dedupes_signs_and_buries() {
+async fn webhook_retries_signs_and_stores_dead_letters() {
     let (hub, store) = hub::testing::hub(hub::Config::default());
     let dir = tempfile::tempdir().expect("dir");
     std::fs::create_dir(dir.path().join("sinks")).expect("dir");
@@ -224,7 +224,7 @@ async fn a_webhook_retries_dedupes_signs_and_buries() {
 }
 
 #[tokio::test]
-async fn a_webhook_may_take_many_at_once_and_only_what_it_wants() {
+async fn webhook_gets_batches_of_selected_events() {
     let (hub, store) = hub::testing::hub(hub::Config::default());
     let dir = tempfile::tempdir().expect("dir");
     std::fs::create_dir(dir.path().join("sinks")).expect("dir");
@@ -253,7 +253,7 @@ async fn a_webhook_may_take_many_at_once_and_only_what_it_wants() {
 }
 
 #[tokio::test]
-async fn a_dead_consumer_does_not_hold_a_stop() {
+async fn unreachable_consumer_does_not_delay_a_shutdown() {
     let (hub, store) = hub::testing::hub(hub::Config::default());
     let dir = tempfile::tempdir().expect("dir");
     // Nothing listens at these addresses.

@@ -95,7 +95,9 @@ async fn run(settings: &Settings, mut sink: Sink, stop: CancellationToken) {
             }
         }
         // Not expected: the configuration has checked the URL.
-        Err(error) => tracing::error!(sink = sink.config.name, %error, "the sink is disabled"),
+        Err(error) => {
+            tracing::error!(sink = sink.config.name, %error, "the HTTP client of the sink cannot be created; the sink sends nothing")
+        }
     }
     sink.position.store().await;
 }

@@ -2,9 +2,8 @@
 
 use std::str::FromStr;
 
-/// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub enum FaultKind {
     /// The connection closes without a close frame.
     Drop,
     /// A clean close with code 1000, without `Termination`.
@@ -26,7 +25,7 @@ pub enum Trouble {
 /// A fault, and when it happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    pub trouble: Trouble,
+    pub kind: FaultKind,
     /// Number of ended turns after which the fault happens; 0 means before the first.
     pub after_turns: usize,
 }
@@ -37,17 +36,17 @@ impl FromStr for Fault {
     /// Reads `KIND` or `KIND@TURNS`; `=` and `:` are accepted instead of `@`.
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, turns) = text.split_once(['@', '=', ':']).map_or((text, None), |(kind, turns)| (kind, Some(turns)));
-        let (trouble, default) = match kind {
-            "drop" => (Trouble::Drop, 1),
-            "cut" => (Trouble::Cut, 1),
-            "stall" => (Trouble::Stall, 1),
-            "garble" => (Trouble::Garble, 1),
-            "slow" => (Trouble::Slow, 0),
-            "mute" => (Trouble::Mute, 0),
-            "refuse" => (Trouble::Refuse, 0),
-            "1008" => (Trouble::Error(1008), 0),
-            "3005" => (Trouble::Error(3005), 1),
-            "3008" => (Trouble::Error(3008), 1),
+        let (kind, default) = match kind {
+            "drop" => (FaultKind::Drop, 1),
+            "cut" => (FaultKind::Cut, 1),
+            "stall" => (FaultKind::Stall, 1),
+            "garble" => (FaultKind::Garble, 1),
+            "slow" => (FaultKind::Slow, 0),
+            "mute" => (FaultKind::Mute, 0),
+            "refuse" => (FaultKind::Refuse, 0),
+            "1008" => (FaultKind::Error(1008), 0),
+            "3005" => (FaultKind::Error(3005), 1),
+            "3008" => (FaultKind::Error(3008), 1),
             other => {
                 return Err(format!(
                     "no fault {other:?}; there are: drop, cut, stall, garble, slow, mute, refuse, 1008, 3005, 3008; \
@@ -59,7 +58,7 @@ impl FromStr for Fault {
             None => default,
             Some(turns) => turns.parse().map_err(|_| format!("expected a number of turns after @, found {turns:?}"))?,
         };
-        Ok(Self { trouble, after_turns })
+        Ok(Self { kind, after_turns })
     }
 }
 
@@ -80,9 +79,9 @@ mod tests {
 
     #[test]
     fn faults_read_with_and_without_a_place() {
-        assert_eq!("drop@3".parse(), Ok(Fault { trouble: Trouble::Drop, after_turns: 3 }));
-        assert_eq!("cut=2".parse(), Ok(Fault { trouble: Trouble::Cut, after_turns: 2 }));
-        assert_eq!("1008".parse(), Ok(Fault { trouble: Trouble::Error(1008), after_turns: 0 }));
+        assert_eq!("drop@3".parse(), Ok(Fault { kind: FaultKind::Drop, after_turns: 3 }));
+        assert_eq!("cut=2".parse(), Ok(Fault { kind: FaultKind::Cut, after_turns: 2 }));
+        assert_eq!("1008".parse(), Ok(Fault { kind: FaultKind::Error(1008), after_turns: 0 }));
         assert!("melt".parse::<Fault>().is_err_and(|message| message.contains("garble")));
         assert!("drop@soon".parse::<Fault>().is_err());
     }

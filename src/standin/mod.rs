@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-pub use fault::{Fault, Trouble};
+pub use fault::{Fault, FaultKind};
 pub use script::Script;
 
 use crate::base::ws::Upgrade;
@@ -134,7 +134,7 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>) -> Response<Full
     let index = shared.sessions.fetch_add(1, Ordering::Relaxed);
     let faulty = shared.options.faulty_sessions.is_none_or(|sessions| index < sessions);
     let fault = shared.options.fault.filter(|_| faulty);
-    if fault.is_some_and(|fault| fault.trouble == Trouble::Refuse) {
+    if fault.is_some_and(|fault| fault.kind == FaultKind::Refuse) {
         return answer(StatusCode::SERVICE_UNAVAILABLE, &json!({"error": "Service unavailable"}));
     }
     let query: HashMap<String, String> =

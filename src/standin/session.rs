@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
-use super::fault::{Fault, Trouble, error_text};
+use super::fault::{Fault, FaultKind, error_text};
 use super::script::{Kind, Script, Step};
 use super::{Options, Pace};
 use crate::base::time::millis;
@@ -21,7 +21,7 @@ const BATCH: usize = 64;
 const HORIZON: Duration = Duration::from_millis(2_000);
 /// A recorded `Termination` is delayed by this long, so that the client's `Terminate` can come first.
 const TERMINATE_WAIT: Duration = Duration::from_millis(1_000);
-/// Delay of every frame with [`Trouble::Slow`].
+/// Delay of every frame with [`FaultKind::Slow`].
 const SLOWNESS: Duration = Duration::from_millis(1_000);
 /// The vendor's heartbeat interval.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -91,7 +91,7 @@ pub(super) async fn run(
         ended: HashSet::new(),
         open: None,
         beats: 0,
-        stalled: fault.is_some_and(|fault| fault.trouble == Trouble::Mute),
+        stalled: fault.is_some_and(|fault| fault.kind == FaultKind::Mute),
     };
     let end = match (&options.key, credential) {
         (Some(_), None) => End::Error(1008, "Unauthorized Connection: Missing Authorization header".to_owned()),
@@ -152,7 +152,7 @@ impl Session<'_> {
             Pace::Audio if step.kind == Kind::Begin || self.heard() >= step.at => self.start,
             Pace::Audio => return None,
         };
-        let slow = self.fault.is_some_and(|fault| fault.trouble == Trouble::Slow);
+        let slow = self.fault.is_some_and(|fault| fault.kind == FaultKind::Slow);
         let late = if slow { SLOWNESS } else { Duration::ZERO };
         let wait = if step.kind == Kind::Termination { TERMINATE_WAIT } else { Duration::ZERO };
         Some(due + late + wait)
@@ -175,7 +175,7 @@ impl Session<'_> {
     /// Returns true if the session sends nothing more. A stall counts as soon as its number of turns has ended, before
     /// the next frame is due.
     fn is_mute(&self) -> bool {
-        let stalls = |fault: Fault| fault.trouble == Trouble::Stall && self.ended.len() >= fault.after_turns;
+        let stalls = |fault: Fault| fault.kind == FaultKind::Stall && self.ended.len() >= fault.after_turns;
         self.stalled || self.fault.is_some_and(stalls)
     }
 
@@ -185,7 +185,7 @@ impl Session<'_> {
         let now = Instant::now();
         while frames.len() < BATCH && self.due().is_some_and(|due| due <= now) {
             if let Some(fault) = self.fault.filter(|fault| self.ended.len() >= fault.after_turns) {
-                match self.trouble(fault, &mut frames).await {
+                match self.apply_fault(fault, &mut frames).await {
                     Ok(()) => {}
                     Err(end) => return Some(end),
                 }
@@ -203,27 +203,27 @@ impl Session<'_> {
         self.socket.send(frames).await.err().map(|error| broken(&error))
     }
 
-    async fn trouble(&mut self, fault: Fault, frames: &mut Vec<Utf8Bytes>) -> Result<(), End> {
-        if fault.trouble == Trouble::Slow {
+    async fn apply_fault(&mut self, fault: Fault, frames: &mut Vec<Utf8Bytes>) -> Result<(), End> {
+        if fault.kind == FaultKind::Slow {
             return Ok(());
         }
         self.socket.send(frames.drain(..)).await.map_err(|error| broken(&error))?;
-        match fault.trouble {
-            Trouble::Drop => Err(End::Drop),
-            Trouble::Cut => Err(End::Close(1000, "")),
-            Trouble::Error(code) => Err(End::Error(code, error_text(code).to_owned())),
-            Trouble::Stall | Trouble::Mute | Trouble::Refuse => {
+        match fault.kind {
+            FaultKind::Drop => Err(End::Drop),
+            FaultKind::Cut => Err(End::Close(1000, "")),
+            FaultKind::Error(code) => Err(End::Error(code, error_text(code).to_owned())),
+            FaultKind::Stall | FaultKind::Mute | FaultKind::Refuse => {
                 self.stalled = true;
                 Ok(())
             }
-            Trouble::Garble => {
+            FaultKind::Garble => {
                 self.fault = None;
                 let garbage = [r#"{"type":"Turn","turn_order":"#, r#"{"type":"Turn","turn_order":"x"}"#, "null", ""];
                 self.socket.send(garbage.map(Utf8Bytes::from_static)).await.map_err(|error| broken(&error))?;
                 let bytes = bytes::Bytes::from_static(&[0xff, 0x00, 0xc3, 0x28]);
                 self.socket.send_binary(bytes).await.map_err(|error| broken(&error))
             }
-            Trouble::Slow => Ok(()),
+            FaultKind::Slow => Ok(()),
         }
     }
 

@@ -76,7 +76,7 @@ async fn audio_paces_and_terminate_ends_the_open_turn() {
 }
 
 #[tokio::test]
-async fn faults_happen_on_cue() {
+async fn faults_happen_at_their_frame() {
     for (fault, frames, code) in [
         ("drop@1", 3, None),
         ("cut@1", 3, Some(1000)),

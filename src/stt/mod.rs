@@ -59,7 +59,6 @@ pub static DIALECTS: &[&dyn Dialect] = &[
     &auto::Auto,
 ];
 
-/// The dialect with that name.
 pub fn dialect(name: &str) -> Option<&'static dyn Dialect> {
     DIALECTS.iter().copied().find(|dialect| dialect.name() == name)
 }

@@ -196,7 +196,7 @@ fn essence(turns: &[Final]) -> Vec<Essence> {
 }
 
 #[test]
-fn a_cut_anywhere_loses_and_doubles_nothing() {
+fn reconnect_at_any_frame_loses_and_duplicates_nothing() {
     for (dialect, name, frames) in fixtures() {
         let to_the_end = |frames: &[String]| {
             let mut decoder = dialect.open();

@@ -12,11 +12,11 @@ use super::{Times, Transcript, append, rolling};
 /// Where cues without voice tags name the speaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Naming {
-    /// Before the text, if enough cues of the file do.
+    /// Names stand before the text, but count only if enough cues of the file have one.
     Perhaps,
-    /// Before the text of every cue.
+    /// Every cue has a name before its text.
     Always,
-    /// Before the text when the speaker changes: a cue without a name belongs to the last speaker.
+    /// A cue has a name before its text if the speaker changes; a cue without one belongs to the last speaker.
     AtChanges,
 }
 
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn names_in_front_are_believed_as_the_format_promises() {
+    fn names_before_a_colon_follow_the_rules_of_the_format() {
         let one = srt(&["Ann: Hi.", "Note: it rains.", "So.\nBob: what?", "I see.", "a", "b", "c", "d", "e"]);
         let plain = [("?", "Ann: Hi."), ("?", "Note: it rains."), ("?", "So. Bob: what?"), ("?", "I see.")];
         assert_eq!(read(&one, Naming::Perhaps)[..4], turns(&plain));
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn rolling_captions_are_said_once() {
+    fn text_of_rolling_captions_appears_once() {
         let text = "WEBVTT\nKind: captions\n\n00:00.100 --> 00:02.000 align:start position:0%\n \nso<00:00.500><c> today</c><c> we</c>\n\n\
                     00:02.000 --> 00:02.010 align:start position:0%\nso today we\n \n\n\
                     00:02.010 --> 00:04.000 align:start position:0%\nso today we\nlook<c> at</c>\n\n\

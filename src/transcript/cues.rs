@@ -11,7 +11,7 @@ const ARROW: &str = "-->";
 /// The first word of a WebVTT file.
 const HEADER: &str = "WEBVTT";
 
-/// One cue.
+/// One cue: lines of text, and the time for which they are shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cue<'a> {
     /// Line number of the cue's times.
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn subrip_is_read_with_its_oddities() {
+    fn subrip_variants_are_read() {
         for (text, expected) in [
             // No blank line at the end or between cues, no numbers, decimal points, no fraction, positions, an arrow in
             // the text.

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heads_are_told_from_speech() {
+    fn headings_are_distinguished_from_speech() {
         for (text, after_gap, expected) in [
             ("Ann Lee  0:15  ", false, Some((Some("Ann Lee"), 15_000))),
             ("Ann Lee\t1:02:03", false, Some((Some("Ann Lee"), 3_723_000))),

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn voices_cut_a_line_and_go_on_in_the_next() {
+    fn voice_tags_divide_a_line_and_continue_in_the_next() {
         let some = |name: &str, text: &str| (Some(name.to_owned()), text.to_owned());
         assert_eq!(
             read("<v Ann>Hi.</v> <v.loud.first  Bob &amp;  Co>Yes."),

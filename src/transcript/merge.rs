@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn names_without_words_are_told_of() {
+    fn names_without_words_are_reported() {
         let pieces = vec![piece("A", " ", 0, 1), piece("", "", 0, 1), piece("B", "b", 0, 1)];
         let (turns, left_out) = merge(pieces);
         assert_eq!((turns.len(), left_out), (1, vec![LeftOut::name(1)]));

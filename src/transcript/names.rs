@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_told_from_sentences() {
+    fn names_are_distinguished_from_sentences() {
         for (line, expected) in [
             ("Alice: Hi.", Some(("Alice", "Hi."))),
             ("Dr. Smith: Hi: there.", Some(("Dr. Smith", "Hi: there."))),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_believed_where_the_file_bears_it_out() {
+    fn name_counts_if_the_file_repeats_it() {
         let speakers = |names: &[&'static str], unnamed: usize| {
             let named = names.iter().map(|name| (true, Some(*name)));
             Speakers::count(named.chain(std::iter::repeat_n((true, None), unnamed)))

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_say_twice_stays() {
+    fn repeated_speech_stays() {
         let cues =
             [vec!["No."], vec!["No."], vec!["No, I said", "no"], vec!["no more of it"], vec!["Well."], vec!["So."]];
         assert_eq!(repeated(&cues), [0; 6]);

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn byte_order_marks_are_obeyed_and_left_out() {
+    fn byte_order_marks_set_the_encoding_and_are_left_out() {
         let text = "Grüße 👋\n";
         let units = |bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(bytes).collect::<Vec<u8>>();
         let le = [&[0xff, 0xfe][..], &units(u16::to_le_bytes)].concat();

@@ -77,7 +77,7 @@ fn every_folder_is_a_format_and_every_format_has_fixtures() {
 }
 
 #[test]
-fn formats_are_found_out() {
+fn formats_are_detected() {
     for Fixture { format, name, bytes } in fixtures() {
         let expected = match name.as_str() {
             // Captions with names at their beginning are read in the same way, whichever product wrote them.

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_are_written_small_must_come_again() {
+    fn lower_case_labels_count_only_if_repeated() {
         let text =
             "agent: One.\ncustomer: Two.\nwhich means\nremember: this\nagent: Three.\ncustomer: Four.\nand\nso\non\n";
         let names: Vec<String> = read(text).into_iter().map(|(name, ..)| name).collect();

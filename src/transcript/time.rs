@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn stamps_are_stricter_than_times() {
+    fn stamps_are_read_more_strictly_than_times() {
         for (text, expected) in [
             ("0:15", Some(15_000)),
             ("1:02:30", Some(3_750_000)),

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heads_of_captions_and_chats_are_read() {
+    fn lines_above_captions_and_chats_are_read() {
         for (text, expected) in [
             ("[Ann Lee] 14:03:21", Some((Some("Ann Lee"), 50_601_000, ""))),
             ("[] 14:03:21", Some((None, 50_601_000, ""))),

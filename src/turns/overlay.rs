@@ -13,7 +13,7 @@ const REACH_MS: u64 = 1_000;
 /// Speakers by time, and the label of the whole turn.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Overlay {
-    /// The whole turn's label.
+    /// The speaker's label of the whole turn.
     #[serde(default, rename = "l", skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// First and last word middle of each run of one speaker, in time order.

@@ -44,10 +44,10 @@ impl Severity {
 pub struct Alert {
     /// Unique within the call: `a_1`, `a_2`, …
     pub id: String,
-    /// The rule.
+    /// Name of the rule.
     pub rule: String,
     pub severity: Severity,
-    /// What the rule's configuration says, for people.
+    /// The message from the rule's configuration, for people.
     pub message: String,
     /// The turn that it is about, if it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,7 +63,7 @@ pub struct Alert {
 pub struct ClearedAlert {
     /// The id that it was raised with.
     pub id: String,
-    /// The rule.
+    /// Name of the rule.
     pub rule: String,
 }
 

@@ -127,8 +127,8 @@ pub struct AttemptDone {
     pub first_token_us: Option<u64>,
     /// From the request to its end, in microseconds.
     pub total_us: u64,
-    /// The analyses that it asked, if its schema is one for several, each with its weight: what the attempt took is theirs
-    /// in these proportions.
+    /// The analyses that the attempt asked, if its schema is one for several, each with its weight: tokens and cost of
+    /// the attempt are divided among them in these proportions.
     pub shares: Vec<(Arc<str>, u64)>,
 }
 

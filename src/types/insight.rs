@@ -104,7 +104,7 @@ pub enum Change {
         list: String,
         /// The item's id.
         id: String,
-        /// The item that it stands before; absent if it is the last one.
+        /// The id of the item before which it was inserted; absent if it is the last one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         before: Option<String>,
         /// Its other fields.
@@ -127,11 +127,11 @@ pub enum Change {
         #[serde(flatten)]
         fields: JsonMap,
     },
-    /// An item was wrong and is taken out.
+    /// An item was wrong and is removed.
     Retract { list: String, id: String },
-    /// A part of the value that is no list of items is another.
+    /// A part of the value that is not a list of items has a new value.
     Set {
-        /// JSON pointer to it.
+        /// JSON pointer to that part.
         field: String,
         value: Value,
     },
@@ -164,8 +164,8 @@ pub struct Insight {
     pub trigger: Trigger,
     /// The answer, valid under the analysis's schema.
     pub value: Value,
-    /// How the value came out of that of the revision before. Only for values with lists of items, and absent if there is
-    /// no such revision or the changes are longer than the value.
+    /// The changes that lead from the previous revision's value to this value. Only for values with lists of items.
+    /// Absent if there is no previous revision or if the changes are longer than the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<Change>>,
     /// Number of operations in the model's answer that could not be carried out. Present on the wire only if above 0.

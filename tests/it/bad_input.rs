@@ -232,7 +232,7 @@ async fn text_of_a_call_is_in_no_log_and_no_metric() {
 
 /// A client that sends garbage in place of a handshake, or half a handshake.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_a_handshake_holds_nothing() {
+async fn incomplete_handshakes_do_not_block_new_clients() {
     let _machine = shared().await;
     let daemon = Daemon::start("").await;
     use tokio::io::AsyncWriteExt as _;

@@ -156,7 +156,7 @@ async fn what_a_model_cannot_do_is_passed_over_or_refused_and_never_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn schemas_and_streams_are_made_up_for() {
+async fn missing_schema_and_stream_support_is_emulated() {
     let _machine = shared().await;
     let mock = MockLlm::start().await;
     let config = format!(
@@ -196,7 +196,7 @@ async fn schemas_and_streams_are_made_up_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_model_that_is_to_go_is_warned_of_everywhere() {
+async fn model_that_will_be_retired_is_warned_of_everywhere() {
     let _machine = shared().await;
     let mock = MockLlm::start().await;
     let config = format!(

@@ -21,7 +21,7 @@ fn turns() -> Json {
 
 /// The usage of the embedded provider, in an answer and in a stream that requests it: known, and zero.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_without_a_model_tells_of_no_tokens() {
+async fn answer_of_the_embedded_provider_has_usage_zero() {
     let _machine = shared().await;
     let daemon = Daemon::start("").await;
     let plain =
@@ -295,7 +295,7 @@ async fn a_whole_recording_is_answered_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn waiting_for_vendors_is_no_overhead_of_ours() {
+async fn waiting_for_vendors_is_not_counted_as_overhead() {
     let _machine = shared().await;
     const WAIT: Duration = Duration::from_secs(1);
     let (slow, good) = (Vendor::good(Dialect::OpenAi).await, Vendor::good(Dialect::OpenAi).await);

@@ -69,10 +69,10 @@ async fn strike(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_many_times_and_nothing_is_lost() {
+async fn daemon_killed_many_times_loses_nothing() {
     let _machine = shared().await;
     let (wanted, wanted_early) = (knob("KILLS", 25), knob("EARLY_KILLS", 10));
-    let mut chance = Chance(seed("killed_many_times_and_nothing_is_lost"));
+    let mut chance = Chance(seed("daemon_killed_many_times_loses_nothing"));
     let mock = MockLlm::start().await;
     mock.keep(false);
     mock.script(|asked| Step::Answer(Duration::from_millis(20 + asked.number % 60)));

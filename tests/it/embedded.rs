@@ -73,7 +73,7 @@ async fn headline_is_not_among_the_points_and_the_outcome_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn apologies_of_the_agent_are_not_the_agents_mood() {
+async fn apologies_of_the_agent_are_not_negative_sentiment() {
     let _machine = shared().await;
     let daemon = Daemon::start("").await;
     let sentiment = value(&daemon, "sentiment").await;

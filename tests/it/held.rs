@@ -145,7 +145,7 @@ impl Case {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn held_words_become_a_turn_by_the_clock_and_are_covered_then() {
+async fn held_words_become_a_turn_after_held_ms_and_are_acknowledged() {
     let _machine = shared().await;
     let daemon = Daemon::start(SOON).await;
     for case in cases() {
@@ -160,7 +160,7 @@ async fn held_words_become_a_turn_by_the_clock_and_are_covered_then() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_of_held_words_are_not_covered_before_the_clock() {
+async fn frames_of_held_words_are_not_acknowledged_before_held_ms() {
     let _machine = shared().await;
     let daemon = Daemon::start(NEVER).await;
     for case in cases() {
@@ -194,7 +194,7 @@ async fn a_dropped_producers_words_are_a_turn_which_its_next_connection_revises(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_is_superseded_lets_its_words_go_first() {
+async fn superseded_connection_publishes_its_held_words_first() {
     let _machine = shared().await;
     let daemon = Daemon::start(NEVER).await;
     for case in cases() {
@@ -210,7 +210,7 @@ async fn a_connection_that_is_superseded_lets_its_words_go_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kill_after_the_clock_neither_loses_nor_doubles_words() {
+async fn kill_after_held_ms_loses_and_duplicates_no_words() {
     let _machine = shared().await;
     for ends in [false, true] {
         let mut daemon = Daemon::start(SOON).await;
@@ -246,7 +246,7 @@ async fn a_kill_after_the_clock_neither_loses_nor_doubles_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_of_a_call_and_of_the_daemon_are_last_chances() {
+async fn held_words_become_a_turn_at_the_end_of_the_call_and_of_the_daemon() {
     let _machine = shared().await;
     let mut daemon = Daemon::start(NEVER).await;
     for case in cases() {
@@ -293,7 +293,7 @@ async fn the_end_of_a_call_and_of_the_daemon_are_last_chances() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn realtime_turns_stand_in_the_order_of_the_talk_and_wait_no_longer_than_the_clock() {
+async fn realtime_turns_keep_their_order_and_wait_at_most_held_ms() {
     let _machine = shared().await;
     let daemon = Daemon::start(SOON).await;
     let committed = |id: &str, previous: Json| json!({"type":"input_audio_buffer.committed","item_id":id,"previous_item_id":previous});

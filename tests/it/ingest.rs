@@ -106,7 +106,7 @@ async fn duplicates_change_nothing_and_new_content_is_a_revision() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reconnect_goes_on_where_it_was() {
+async fn reconnect_continues_at_its_position() {
     let _machine = shared().await;
     let mut daemon = Daemon::start(QUICK).await;
     let (mut client, welcome) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
@@ -155,7 +155,7 @@ async fn the_newer_connection_of_a_stream_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_stream_after_a_hole_leaves_a_gap_and_a_leg_does_not() {
+async fn stream_after_an_interruption_leaves_a_gap_and_a_parallel_one_does_not() {
     let _machine = shared().await;
     let daemon = Daemon::start(QUICK).await;
     let (mut first, _) = ingest(&daemon, "call_id=c1&stream_id=s_1&offset_ms=0").await;
@@ -184,7 +184,7 @@ async fn a_new_stream_after_a_hole_leaves_a_gap_and_a_leg_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn meta_is_merged_and_goes_out() {
+async fn meta_is_merged_and_published() {
     let _machine = shared().await;
     let daemon = Daemon::start(QUICK).await;
     let meta = encode(r#"{"team":"billing","agent":"Kim"}"#);
@@ -200,7 +200,7 @@ async fn meta_is_merged_and_goes_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn results_go_to_who_asked() {
+async fn results_are_sent_as_the_parameter_says() {
     let _machine = shared().await;
     let daemon = Daemon::start(QUICK).await;
     for (results, insights, turns) in [("none", false, false), ("insights", true, false), ("all", true, true)] {
@@ -254,7 +254,7 @@ async fn wrong_parameters_are_named_and_closed_4400() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_analysis_is_said_and_harms_nothing() {
+async fn unknown_analysis_is_reported_and_the_call_continues() {
     let _machine = shared().await;
     let daemon = Daemon::start(QUICK).await;
     let (mut client, _) = ingest(&daemon, "call_id=c1&analyses=summary,moood").await;
@@ -273,7 +273,7 @@ async fn an_unknown_analysis_is_said_and_harms_nothing() {
 
 /// A producer that names no analysis gets the configured ones; one with an empty list, `analyses=`, gets none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_analyses_named_and_none_wanted_are_two_things() {
+async fn empty_analyses_parameter_differs_from_an_absent_one() {
     let _machine = shared().await;
     let quiet = format!("{QUICK}analyses = []\n");
     for (config, query, runs) in [
@@ -302,7 +302,7 @@ async fn no_analyses_named_and_none_wanted_are_two_things() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frame_over_the_limit_closes_4413_and_touches_nobody_else() {
+async fn frame_over_the_limit_closes_4413_and_no_other_socket() {
     let _machine = shared().await;
     let daemon = Daemon::start("[ingest]\nmax_frame_bytes = 65536\nlinger_ms = 150\n").await;
     let (mut good, _) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
@@ -352,7 +352,7 @@ async fn a_call_without_a_turn_runs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_producer_that_does_not_read_is_told_so_when_it_does() {
+async fn producer_that_did_not_read_gets_an_error_when_it_reads() {
     let _machine = shared().await;
     let daemon = Daemon::start(QUICK).await;
     let options = Options { headers: Vec::new(), receive_buffer: Some(4096) };

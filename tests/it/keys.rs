@@ -44,7 +44,7 @@ async fn refused(daemon: &Daemon, path: &str, headers: &[(&str, String)]) -> Opt
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_of_ours_open_the_proxy_alone() {
+async fn proxy_tokens_open_only_the_proxy() {
     let _machine = shared().await;
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
     let dir = tempfile::tempdir().expect("folder");
@@ -140,7 +140,7 @@ async fn key_list_says_which_folder_it_looked_at() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn revoking_the_last_key_opens_nothing() {
+async fn revoking_the_last_key_keeps_keys_required() {
     let _machine = shared().await;
     let daemon = Daemon::start("").await;
     let key = create(&daemon, "only", "admin").await;

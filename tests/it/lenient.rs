@@ -47,7 +47,7 @@ fn frames() -> Vec<(&'static str, Json, Option<&'static str>)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn part_that_cannot_be_read_costs_itself_alone_and_is_named() {
+async fn unreadable_part_loses_only_itself_and_is_named() {
     let _machine = shared().await;
     let daemon = Daemon::start("[ingest]\nlinger_ms = 50\nanalyses = []\n").await;
     for (number, (dialect, frame, named)) in frames().into_iter().enumerate() {

@@ -139,7 +139,7 @@ async fn whatever_goes_wrong_upstream_no_final_is_lost_and_the_call_completes() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_vendor_that_stalls_keeps_its_finals_and_the_client_that_gave_it_up_comes_back() {
+async fn finals_of_a_stalled_vendor_are_kept_and_the_client_reconnects() {
     let _machine = shared().await;
     let (url, _stop) =
         standin(Some("stall@2"), Options { pace: Pace::Clock(20.0), fresh_ids: true, ..Options::default() }).await;
@@ -186,7 +186,7 @@ async fn a_message_over_the_limit_is_refused_in_the_vendors_form_and_one_at_it_p
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garbage_is_relayed_and_left_out_and_a_slow_vendor_is_waited_for() {
+async fn garbled_frames_are_relayed_and_a_slow_vendor_completes() {
     let _machine = shared().await;
     let (url, _stop) = standin(Some("garble@1"), Options { pace: Pace::Clock(20.0), ..Options::default() }).await;
     let garbled = daemon(&url, "").await;
@@ -203,7 +203,7 @@ async fn garbage_is_relayed_and_left_out_and_a_slow_vendor_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upstream_that_says_nothing_is_given_up_after_10_s() {
+async fn silent_upstream_fails_after_10_s() {
     let _machine = shared().await;
     let (url, _connections) = vendor().await;
     let daemon = daemon(&url, "").await;
@@ -252,7 +252,7 @@ async fn a_client_that_drops_is_terminated_for_and_may_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_a_key_of_ours_the_clients_never_leaves_us_nor_the_vendors() {
+async fn configured_key_replaces_the_clients_key_and_stays_secret() {
     let _machine = shared().await;
     let (url, mut connections) = vendor().await;
     let folder = tempfile::tempdir().unwrap();
@@ -272,7 +272,7 @@ async fn with_a_key_of_ours_the_clients_never_leaves_us_nor_the_vendors() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_relay_waits_for_neither_side_alone() {
+async fn relay_blocks_neither_direction() {
     let _machine = shared().await;
     let (url, mut connections) = vendor().await;
     let daemon = daemon(&url, "").await;

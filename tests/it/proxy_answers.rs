@@ -107,7 +107,7 @@ async fn formatting_is_turned_off_and_on_and_each_turn_is_answered_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_turn_too_many_is_told_so_right_behind_its_end() {
+async fn turn_over_the_queue_limit_gets_overloaded_at_once() {
     const TURNS: usize = 90;
     let _machine = shared().await;
     let mock = MockLlm::start().await;

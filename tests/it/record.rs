@@ -86,7 +86,7 @@ async fn every_dialect_replays_to_the_same_turns() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_daemon_leaves_whole_lines_and_the_next_one_another_file() {
+async fn killed_daemon_leaves_complete_lines_and_the_next_one_starts_a_file() {
     let _machine = shared().await;
     let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut daemon = Daemon::start_in(&config(folder.path(), ""), home.path()).await;
@@ -167,7 +167,7 @@ async fn a_full_file_is_followed_by_another_and_all_together_replay_to_the_same_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_costs_recordings_and_nothing_else() {
+async fn full_disk_affects_only_recordings() {
     let _machine = shared().await;
     let Some(disk) = SmallDisk::mount("512k") else { return };
     let ballast = disk.path().join("ballast");
@@ -219,7 +219,7 @@ fn written_last(path: &Path) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_command_makes_no_file_and_replaces_none_for_nothing() {
+async fn record_without_a_call_creates_and_replaces_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kept.jsonl");
     std::fs::write(&path, "kept").unwrap();

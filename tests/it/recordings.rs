@@ -83,7 +83,7 @@ async fn every_recording_twice_against_one_journal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_line_costs_that_line_and_no_more() {
+async fn damaged_line_loses_only_that_line() {
     let _machine = shared().await;
     let folder = tempfile::tempdir().expect("folder");
     let whole = recording::made_up("whole", 5, 1);
@@ -110,7 +110,7 @@ async fn a_damaged_line_costs_that_line_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_into_nothing_says_so() {
+async fn replay_without_a_daemon_is_an_error() {
     let _machine = shared().await;
     let folder = tempfile::tempdir().expect("folder");
     let file = recording::made_up("quiet", 3, 1).write(folder.path());

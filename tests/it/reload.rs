@@ -39,7 +39,7 @@ fn ask(stream: bool) -> Json {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_in_flight_keep_what_they_have() {
+async fn requests_in_flight_keep_their_configuration() {
     let _machine = shared().await;
     let (go, let_go) = watch::channel(0);
     let (held, mock) = (held(let_go).await, MockLlm::start().await);
@@ -84,7 +84,7 @@ async fn goes_to_mock(daemon: &Daemon, mock: &MockLlm) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_does_not_validate_changes_nothing_and_says_so() {
+async fn invalid_file_changes_nothing_and_is_reported() {
     let _machine = shared().await;
     let mock = MockLlm::start().await;
     let good = config(&mock.base_url(), "");
@@ -122,7 +122,7 @@ async fn a_file_that_does_not_validate_changes_nothing_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn prices_routes_keys_and_caps_change_at_once_and_are_on_record() {
+async fn prices_routes_keys_and_limits_change_at_once_and_are_recorded() {
     let _machine = shared().await;
     let mock = MockLlm::start().await;
     let good = config(&mock.base_url(), "");

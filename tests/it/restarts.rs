@@ -132,7 +132,7 @@ async fn assert_new_stream(daemon: &Daemon, call: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_begins_anew_is_a_new_stream_on_every_dialect() {
+async fn restarted_vendor_session_is_a_new_stream_in_every_dialect() {
     let _machine = shared().await;
     let daemon = Daemon::start("").await;
     let all = DIALECTS.iter().map(|dialect| (*dialect, false)).chain(BY_TIMES.iter().map(|dialect| (*dialect, true)));

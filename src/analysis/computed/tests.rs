@@ -64,7 +64,7 @@ fn call_without_speech_has_no_figures() {
 }
 
 #[test]
-fn interruptions_are_told_from_the_ends_of_turns_and_from_listening() {
+fn interruption_is_not_the_end_of_a_turn_or_a_backchannel() {
     let count = |turns: &[(&str, u64, u64)]| {
         let value = figures(turns);
         let of = |speaker: &str| value["interruptions"][speaker].as_u64().unwrap_or(0);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::analysis::folder::Folder;
-use crate::analysis::settings::{Given, Settings};
+use crate::analysis::settings::{PartialSettings, Settings};
 
 /// Returns true if the last turn adds nothing to those before it.
 fn passed(turns: &[&str]) -> bool {
@@ -11,7 +11,7 @@ fn passed(turns: &[&str]) -> bool {
 const NEWS: &str = "The refund for the second bill was sent this morning.";
 
 #[test]
-fn backchannels_courtesies_and_repetitions_add_nothing() {
+fn gate_ignores_backchannels_courtesies_and_repetitions() {
     for text in [
         "Uh-huh.",
         "okay",
@@ -32,7 +32,7 @@ fn backchannels_courtesies_and_repetitions_add_nothing() {
 }
 
 #[test]
-fn answers_numbers_denials_and_new_words_are_let_through() {
+fn gate_counts_answers_numbers_denials_and_new_words() {
     for text in [
         "My name is Okafor.",
         "The parcel is late.",
@@ -53,14 +53,14 @@ fn answers_numbers_denials_and_new_words_are_let_through() {
 }
 
 #[test]
-fn other_languages_are_let_through() {
+fn gate_counts_turns_in_other_languages() {
     for text in ["Ja, genau.", "Mañana por la tarde.", "好的，谢谢。", "わかりました。"] {
         assert!(!passed(&[NEWS, text]), "{text}");
     }
 }
 
 #[test]
-fn what_is_new_is_told_by_the_nearest_turns_alone() {
+fn newness_depends_on_the_nearest_turns_only() {
     let mut turns = vec![NEWS];
     turns.extend(["We looked at the server room."; BEFORE]);
     turns.push("The second bill.");
@@ -70,7 +70,7 @@ fn what_is_new_is_told_by_the_nearest_turns_alone() {
 }
 
 #[test]
-fn an_empty_turn_breaks_nothing() {
+fn empty_turn_is_accepted() {
     for text in ["", "...", "?"] {
         let _ = passed(&[NEWS, text]);
         let _ = passed(&[text, "okay"]);
@@ -80,11 +80,11 @@ fn an_empty_turn_breaks_nothing() {
 #[test]
 fn gate_is_on_unless_it_is_switched_off_and_never_for_computed_figures() {
     let given = |source| Settings::of_folder("x", &Folder::new([("analysis.toml", source)])).expect("settings");
-    let none = Given::default();
-    assert!(Settings::laid("x", &none, &none).gate);
-    assert!(!Settings::laid("x", &given("gate = false"), &none).gate);
-    assert!(Settings::laid("x", &given("gate = false"), &given("gate = true")).gate);
-    let settings = Settings::laid("x", &given("computed = \"stats\""), &given("gate = true"));
+    let none = PartialSettings::default();
+    assert!(Settings::merged("x", &none, &none).gate);
+    assert!(!Settings::merged("x", &given("gate = false"), &none).gate);
+    assert!(Settings::merged("x", &given("gate = false"), &given("gate = true")).gate);
+    let settings = Settings::merged("x", &given("computed = \"stats\""), &given("gate = true"));
     assert!(!settings.gate);
     assert_eq!(given("gate = true").misplaced(&settings).map(|(key, _)| key), Some("gate"));
 }

@@ -112,7 +112,7 @@ fn schema_without_ids_has_no_lists_of_items() {
 }
 
 #[test]
-fn operations_are_applied_in_order_with_ids_of_ours() {
+fn operations_are_applied_in_order_and_get_ids() {
     let current = value(&[item("i1_1", "Send the form", "open"), item("i2_1", "Call the branch", "open")]);
     let answer = json!({"headline": "new", "current": "new1", "items": [
         {"op": "add", "id": "new1", "text": "Refund 20 euros", "owner": "agent", "state": null},
@@ -142,7 +142,7 @@ fn operations_are_applied_in_order_with_ids_of_ours() {
 }
 
 #[test]
-fn operations_with_one_meaning_are_repaired() {
+fn operations_with_a_clear_meaning_are_repaired() {
     let current =
         value(&[item("i1_1", "Send the form to Ms. Shah", "open"), item("i2_1", "Call the branch on Monday", "done")]);
     let answer = |operation: Value| json!({"headline": "h", "current": null, "items": [operation]});
@@ -185,7 +185,7 @@ fn operations_without_a_meaning_are_left_out_and_counted() {
 }
 
 #[test]
-fn lists_and_operations_are_bounded_by_name() {
+fn items_over_the_limit_are_left_out_and_counted() {
     let add = |number: usize| json!({"op": "add", "id": null, "text": format!("item {number}"), "owner": null, "state": null});
     let many = |count| json!({"headline": "h", "current": null, "items": (0..count).map(add).collect::<Vec<_>>()});
     let (new, _, dropped) = applied(&value(&[]), &many(450), Form::Operations);
@@ -196,7 +196,7 @@ fn lists_and_operations_are_bounded_by_name() {
 }
 
 #[test]
-fn whole_list_keeps_the_ids_of_what_it_says_again() {
+fn whole_list_keeps_the_ids_of_repeated_items() {
     let current = value(&[
         item("i1_1", "The customer wants a new card", "open"),
         item("i1_2", "The old card was stolen in Lyon", "open"),
@@ -232,7 +232,7 @@ fn different_numbers_are_different_items() {
 }
 
 #[test]
-fn value_of_another_form_is_no_value_to_go_on_from() {
+fn value_of_another_form_is_not_continued() {
     let add = json!({"headline": "h", "current": null, "items": [{"op": "add", "id": null, "text": "a", "owner": null, "state": null}]});
     let twice = value(&[item("i1_1", "a", "open"), item("i1_1", "b", "open")]);
     for current in

@@ -111,7 +111,7 @@ fn prefix_ends_with_the_transcript_if_nothing_before_it_changes() {
 }
 
 #[test]
-fn corrections_stand_between_the_transcript_and_what_follows() {
+fn corrections_are_written_after_the_transcript() {
     let prompt = rolling("<t>\n{{ transcript }}</t>").expect("prompt");
     let mut context = Context::new();
     let mut window = Window::default();
@@ -155,7 +155,7 @@ fn instructions_are_one_section_without_the_transcript() {
 }
 
 #[test]
-fn what_is_said_cannot_bring_the_mark_in() {
+fn spoken_text_cannot_contain_the_section_mark() {
     let prompt = read("{{ text }}|{{ speaker }}|{{ meta.a }}|{{ transcript }}", Scope::Turn).expect("prompt");
     let mut context = Context::new();
     context.upsert(&turn(0, MARK, MARK));
@@ -165,14 +165,14 @@ fn what_is_said_cannot_bring_the_mark_in() {
 }
 
 #[test]
-fn a_missing_meta_is_nothing_and_a_default_works() {
+fn missing_meta_is_empty_and_a_default_applies() {
     let prompt = rolling("{{ transcript }}{{ meta.a.b }}{% if meta.c %}no{% endif %}{{ meta.d | default('yes') }}")
         .expect("prompt");
     assert_eq!(shown(&prompt, &Context::new(), &facts(json!({}), None)), "<user>yes\n");
 }
 
 #[test]
-fn faults_name_the_place() {
+fn problems_name_their_line_and_column() {
     let fault = |source: &str| rolling(source).expect_err("a fault");
     assert_eq!(
         fault("=== user ===\n{{ transcript }}\nHello {{ customer }}"),
@@ -210,7 +210,7 @@ fn faults_name_the_place() {
 }
 
 #[test]
-fn template_over_its_fuel_is_refused_by_name_when_read_and_when_rendered() {
+fn template_over_its_fuel_is_refused_when_read_and_when_rendered() {
     let endless = "{{ transcript }}{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
     let fault = rolling(endless).expect_err("a fault");
     assert!(fault.ends_with("too_complex: rendering is over the limit template_fuel (100000)"), "{fault}");
@@ -263,7 +263,7 @@ fn before_has_the_turns_before_this_one_as_lines() {
 }
 
 #[test]
-fn what_a_scope_does_not_have_is_a_fault() {
+fn variable_that_the_scope_lacks_is_a_problem() {
     const TURN: &str = "there are: before, call_id, language, meta, questions, speaker, text, to, transcript, turn";
     const ROLLING: &str = "there are: call_id, meta, questions, to, transcript, turns";
     for (scope, source, place, names) in [

@@ -58,7 +58,7 @@ fn plain(request: &ChatRequest) -> Vec<String> {
 }
 
 #[test]
-fn what_changes_stands_behind_the_transcript() {
+fn changing_parts_come_after_the_transcript() {
     let mut context = Context::new();
     let mut window = Window::default();
     context.upsert(&turn(0, "Hello."));
@@ -95,7 +95,7 @@ fn what_changes_stands_behind_the_transcript() {
 }
 
 #[test]
-fn several_are_one_object_of_values_or_null() {
+fn several_analyses_are_one_object_of_values_or_null() {
     let mut context = Context::new();
     context.upsert(&turn(0, "Hello."));
     let snapshot = context.snapshot(&mut Window::default());
@@ -124,7 +124,7 @@ fn several_are_one_object_of_values_or_null() {
 }
 
 #[test]
-fn member_that_is_not_due_stands_in_the_schema_alone() {
+fn member_that_is_not_due_is_in_the_schema_only() {
     let mut context = Context::new();
     context.upsert(&turn(0, "Hello."));
     let snapshot = context.snapshot(&mut Window::default());
@@ -147,7 +147,7 @@ fn members_are_unique_and_of_plain_characters() {
 }
 
 #[test]
-fn references_of_a_schema_hold_where_it_is_nested() {
+fn references_of_a_nested_schema_still_resolve() {
     let schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "properties": {"$ref": {"$ref": "#/$defs/x"}, "default": {"$ref": "#"}, "e": {"enum": [{"$ref": "#"}]}},
@@ -207,7 +207,7 @@ proptest! {
     /// Invariant 5, over random calls, revisions and triggers: the bytes before the mark are the beginning of the next
     /// request, except after a compaction; this also holds for the body that each vendor gets.
     #[test]
-    fn prefix_of_each_request_begins_the_next_one(
+    fn each_request_begins_with_the_prefix_of_the_previous_one(
         steps in prop::collection::vec(any_step(), 1..120),
         budget in 100..2_000_u64,
     ) {

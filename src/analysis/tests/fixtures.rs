@@ -77,7 +77,7 @@ fn is_valid(schema: &Value, value: &Value) -> bool {
 }
 
 #[test]
-fn every_built_in_analysis_has_an_example_that_is_valid_and_one_member_less_is_not() {
+fn example_of_each_built_in_analysis_is_valid_and_needs_every_member() {
     let registry = registry();
     let names: Vec<&str> = builtin::FOLDERS.iter().map(|(name, _)| *name).collect();
     for name in names {

@@ -23,7 +23,7 @@ fn due_by_turns_it_waits_for_silence() {
 }
 
 #[test]
-fn people_who_never_pause_get_it_after_the_longest_wait() {
+fn analysis_runs_after_max_wait_ms_if_nobody_pauses() {
     let mut trigger = Trigger::new(&rules());
     let fired = (0..100).map(|step| step * 50).find(|now| {
         trigger.on_turn(*now, 1);
@@ -40,7 +40,7 @@ fn without_a_debounce_it_fires_at_once() {
 }
 
 #[test]
-fn the_interval_runs_from_the_last_run_and_wants_news() {
+fn interval_counts_from_the_last_run_and_needs_something_new() {
     let mut trigger = Trigger::new(&Triggers { interval_ms: Some(1_000), ..Triggers::OFF });
     assert_eq!((trigger.next_deadline(), trigger.poll(5_000)), (None, None));
     trigger.on_turn(5_000, 1);
@@ -64,7 +64,7 @@ fn a_late_correction_makes_it_due_when_it_comes() {
 }
 
 #[test]
-fn the_floor_of_tokens_holds_for_every_rule() {
+fn min_new_tokens_applies_to_every_trigger() {
     let all = Triggers { interval_ms: Some(10), min_new_tokens: Some(50), every_n_turns: Some(1), ..Triggers::OFF };
     let mut trigger = Trigger::new(&all);
     trigger.on_turn(0, 49);
@@ -74,7 +74,7 @@ fn the_floor_of_tokens_holds_for_every_rule() {
 }
 
 #[test]
-fn what_is_off_never_fires() {
+fn trigger_that_is_off_never_fires() {
     let mut trigger = Trigger::new(&Triggers::OFF);
     trigger.on_turn(0, 1_000_000);
     trigger.on_revision(1);
@@ -116,7 +116,7 @@ proptest! {
     /// Runs a trigger by its own deadlines alone: it never fires below a threshold, never waits longer than the longest
     /// wait, and never passes a deadline without a decision.
     #[test]
-    fn it_fires_when_it_may_and_whenever_it_must(rules in any_rules(), steps in prop::collection::vec(any_step(), 1..120)) {
+    fn trigger_fires_between_its_earliest_and_latest_time(rules in any_rules(), steps in prop::collection::vec(any_step(), 1..120)) {
         let mut trigger = Trigger::new(&rules);
         let (mut now, mut last_run) = (0_u64, None::<u64>);
         let (mut turns, mut tokens, mut news) = (0_u64, 0_u64, false);
@@ -171,7 +171,7 @@ proptest! {
 }
 
 #[test]
-fn an_alert_makes_it_due_whatever_is_new_and_it_still_waits_for_the_end_of_the_talk() {
+fn alert_makes_an_analysis_due_after_its_debounce() {
     let mut trigger = Trigger::new(&Triggers { min_new_tokens: Some(1_000), ..rules() });
     trigger.on_turn(1_000, 1);
     trigger.on_event(1_050, Reason::Alert(3));
@@ -185,7 +185,7 @@ fn an_alert_makes_it_due_whatever_is_new_and_it_still_waits_for_the_end_of_the_t
 }
 
 #[test]
-fn correction_of_what_a_result_rests_on_makes_it_due_by_the_debounce_or_at_once() {
+fn correction_of_a_covered_turn_makes_an_analysis_due() {
     let mut trigger = Trigger::new(&Triggers { min_new_tokens: Some(1_000), ..rules() });
     trigger.on_turn(1_000, 1);
     trigger.ran(1_000);
@@ -207,7 +207,7 @@ fn correction_of_what_a_result_rests_on_makes_it_due_by_the_debounce_or_at_once(
 }
 
 #[test]
-fn silence_makes_it_due_where_something_is_new_or_with_the_text_that_comes_late() {
+fn silence_makes_an_analysis_due_once_something_is_new() {
     let mut trigger = Trigger::new(&Triggers::OFF);
     trigger.on_silence(0);
     trigger.on_silence(1_000);
@@ -224,7 +224,7 @@ fn silence_makes_it_due_where_something_is_new_or_with_the_text_that_comes_late(
 }
 
 #[test]
-fn speech_makes_it_due_only_where_something_is_new() {
+fn speech_makes_an_analysis_due_only_if_something_is_new() {
     let mut trigger = Trigger::new(&Triggers::OFF);
     trigger.on_speech(0, true);
     trigger.on_turn(1_000, 1);

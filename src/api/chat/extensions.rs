@@ -18,7 +18,7 @@ const MAX_FALLBACKS: usize = 2;
 /// The extensions of one request.
 #[derive(Debug, Default)]
 pub(super) struct Extensions {
-    /// `transcript`
+    /// `transcript`: the turns that the request includes.
     pub(super) transcript: Option<Spec>,
     /// `fallbacks`, as many as `fallback_config.depth` allows.
     pub(super) fallbacks: Vec<Fallback>,

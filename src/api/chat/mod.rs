@@ -24,7 +24,7 @@ use super::auth::{Caller, Refusal};
 use super::body;
 use super::error::{ApiError, OpenAiError};
 use super::route::BodyLimit;
-use super::state::{Api, Hold};
+use super::state::{Api, ConnectionGuard};
 use crate::base::inflight::Holder;
 use crate::gateway::transcript::{Conversation, Source, Spec};
 use crate::gateway::{self, Answer, Gateway, Provenance, Resolved, Stream};
@@ -47,7 +47,7 @@ const OVERHEAD: HeaderName = HeaderName::from_static("sidetone-overhead-us");
 pub(super) async fn post(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    Extension(hold): Extension<Hold>,
+    Extension(hold): Extension<ConnectionGuard>,
     Extension(BodyLimit(limit)): Extension<BodyLimit>,
     request: Request<Body>,
 ) -> Response {

@@ -28,12 +28,10 @@ pub(super) fn welcome(ping_interval_ms: u64) -> Utf8Bytes {
     protocol::text(&Welcome { tag: tag::Welcome, version: protocol::VERSION, ping_interval_ms }).into()
 }
 
-/// `pong`
 pub(super) fn pong(id: Option<Value>) -> Utf8Bytes {
     protocol::text(&Pong { id, tag: tag::Pong }).into()
 }
 
-/// `unsubscribed`
 pub(super) fn unsubscribed(id: Option<Value>, subscription: String) -> Utf8Bytes {
     protocol::text(&Unsubscribed { id, tag: tag::Unsubscribed, subscription }).into()
 }
@@ -57,7 +55,6 @@ pub(super) fn refused(refusal: Refusal) -> Utf8Bytes {
     protocol::text(&ErrorFrame { temporary, ..ErrorFrame::new(code, message).answering(id) }).into()
 }
 
-/// `error`
 pub(super) fn error(error: &ErrorFrame) -> Utf8Bytes {
     protocol::text(error).into()
 }
@@ -68,7 +65,6 @@ pub(super) fn journal_unavailable() -> Utf8Bytes {
     error(&ErrorFrame::new(ErrorCode::JournalUnavailable, message).temporary())
 }
 
-/// `lagged`
 pub(super) fn lagged(subscription: &str, cursor: Option<Cursor>, dropped: Dropped) -> Utf8Bytes {
     let Dropped { partials, deltas } = dropped;
     let dropped = subscribe::Dropped { partials, deltas };
@@ -76,7 +72,6 @@ pub(super) fn lagged(subscription: &str, cursor: Option<Cursor>, dropped: Droppe
     protocol::text(&Lagged { tag: tag::Lagged, subscription: subscription.to_owned(), cursor, dropped }).into()
 }
 
-/// `reconnect`
 pub(super) fn reconnect(after_ms: u64, grace_ms: u64) -> Utf8Bytes {
     protocol::text(&Reconnect::new(after_ms, grace_ms)).into()
 }

@@ -8,22 +8,22 @@
 //! | `request` | parses and checks the client's frames |
 //! | `frames` | builds the daemon's frames, apart from events |
 //! | `subscription` | one subscription: which snapshots it owes, which events it sends |
-//! | `list`, `star` | the two scopes: named calls, all calls |
+//! | `named_calls`, `all_calls` | the two scopes: named calls, all calls |
 //! | `pager` | lists the open calls of which a subscription to all calls first sends snapshots |
 //! | `lookup` | reads from the journal besides events |
 //! | `backlog` | the missed events of calls that a subscription to all calls resumes |
 //! | `socket` | the loop: reads, pings, writes, closes |
 
+mod all_calls;
 mod backlog;
 mod ending;
 mod frames;
-mod list;
 mod lookup;
+mod named_calls;
 mod pager;
 mod request;
 mod shown;
 mod socket;
-mod star;
 mod subscription;
 #[cfg(test)]
 mod tests;

@@ -52,7 +52,7 @@ pub(super) enum Resume {
 pub(super) struct Subscribe {
     pub id: Option<Value>,
     pub calls: Calls,
-    /// `match`
+    /// `match`: calls whose metadata lacks one of these members are left out.
     pub wanted: JsonMap,
     pub wait: bool,
     pub filter: Filter,

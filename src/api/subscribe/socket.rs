@@ -20,7 +20,7 @@ use super::request::{self, Refusal, Request};
 use super::shown::{Shown, show};
 use super::subscription::Subscription;
 use super::{Deps, frames};
-use crate::base::pulse::{Beat, Pulse};
+use crate::base::heartbeat::{Heartbeat, HeartbeatAction};
 use crate::base::ws::{Incoming, Socket, Utf8Bytes, WsError};
 use crate::hub::HubError;
 use crate::protocol::{CloseCode, ErrorCode, ErrorFrame};
@@ -122,7 +122,7 @@ impl Session {
         // Made once and not in every round, because making it takes a lock that all sockets share.
         let mut health = WatchStream::new(self.deps.health.clone());
         let mut stopped = std::pin::pin!(stop.cancelled());
-        let mut pulse = Pulse::new(self.deps.ping_interval);
+        let mut heartbeat = Heartbeat::new(self.deps.ping_interval);
         let must_subscribe_by = Instant::now() + self.deps.subscribe_timeout;
         let mut drain_end: Option<Instant> = None;
         let mut quiet_end: Option<Instant> = None;
@@ -152,7 +152,7 @@ impl Session {
             tokio::select! {
                 biased;
                 incoming = socket.recv(), if !is_opening => {
-                    pulse.heard();
+                    heartbeat.heard();
                     if let Err(end) = self.take(incoming) {
                         return self.say_last(socket, end).await;
                     }
@@ -183,8 +183,8 @@ impl Session {
                 () = maybe(quiet_end) => {
                     return End::Close(CloseCode::GoingAway, "going away; reconnect and resume".to_owned());
                 }
-                beat = pulse.beat(!is_opening) => {
-                    if beat == Beat::Gone {
+                beat = heartbeat.beat(!is_opening) => {
+                    if beat == HeartbeatAction::Gone {
                         return End::Close(CloseCode::TooSlow, "two pings were not answered; reconnect and resume".to_owned());
                     }
                     if let Err(error) = socket.ping().await {

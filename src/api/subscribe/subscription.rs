@@ -13,12 +13,12 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::Deps;
+use super::all_calls::AllCalls;
 use super::frames;
-use super::list::List;
 use super::lookup;
+use super::named_calls::NamedCalls;
 use super::pager::Owed;
 use super::request::{Calls, Refusal, Resume, Subscribe};
-use super::star::Star;
 use crate::base::wake;
 use crate::base::ws::Utf8Bytes;
 use crate::hub::{Cursor, Filter, HubError, Item, Reader, Wants};
@@ -27,8 +27,8 @@ use crate::types::view::View;
 use crate::types::{CallId, JsonMap, Seq};
 
 enum Scope {
-    List(List),
-    Star(Box<Star>),
+    NamedCalls(NamedCalls),
+    AllCalls(Box<AllCalls>),
 }
 
 /// A batch of events that was read and whose items are admitted one after the other.
@@ -49,7 +49,7 @@ pub(super) struct Subscription {
     id: String,
     members: Members,
     filter: Filter,
-    /// `match`
+    /// `match` of the `subscribe`: calls whose metadata lacks one of these members are left out.
     wanted: JsonMap,
     reader: Reader,
     scope: Scope,
@@ -77,17 +77,18 @@ impl Subscription {
                     Resume::Positions(positions) => positions,
                     Resume::No | Resume::Cursor(_) => Default::default(),
                 };
-                let (list, reader, positions) =
-                    List::open(calls, &positions, &wanted, wait, &deps.hub, woken).await.map_err(refuse)?;
+                let (named, reader, positions) =
+                    NamedCalls::open(calls, &positions, &wanted, wait, &deps.hub, woken).await.map_err(refuse)?;
                 let reply = frames::subscribed(request_id, &id, positions, None);
-                (Scope::List(list), reader, reply)
+                (Scope::NamedCalls(named), reader, reply)
             }
             Calls::All => {
-                let (star, reader, positions) = Star::open(resume, &wanted, &deps.hub, woken).await.map_err(refuse)?;
-                let position = star.cursor(reader.order().unwrap_or(0));
-                let all = (star.is_recovered(), position);
+                let (all_calls, reader, positions) =
+                    AllCalls::open(resume, &wanted, &deps.hub, woken).await.map_err(refuse)?;
+                let position = all_calls.cursor(reader.order().unwrap_or(0));
+                let all = (all_calls.is_recovered(), position);
                 let reply = frames::subscribed(request_id, &id, positions, Some(all));
-                (Scope::Star(Box::new(star)), reader, reply)
+                (Scope::AllCalls(Box::new(all_calls)), reader, reply)
             }
         };
         let members = Members::subscription(&id);
@@ -102,8 +103,8 @@ impl Subscription {
 
     fn cursor(&self, order: u64) -> Option<Cursor> {
         match &self.scope {
-            Scope::List(_) => None,
-            Scope::Star(star) => Some(star.cursor(order)),
+            Scope::NamedCalls(_) => None,
+            Scope::AllCalls(all_calls) => Some(all_calls.cursor(order)),
         }
     }
 
@@ -119,8 +120,8 @@ impl Subscription {
             let order = self.delivered();
             // The words of a turn are several times as large as the turn.
             let max_bytes = if words { max_bytes / 4 } else { max_bytes };
-            if let Scope::Star(star) = &mut self.scope
-                && let Some(missed) = star.missed(max_bytes, &self.wanted, &deps.hub)?
+            if let Scope::AllCalls(all_calls) = &mut self.scope
+                && let Some(missed) = all_calls.missed(max_bytes, &self.wanted, &deps.hub)?
             {
                 for item in self.filter.pick(&missed, &deps.hub) {
                     if let Item::Event(frame) = item {
@@ -130,8 +131,8 @@ impl Subscription {
                 return Ok(true);
             }
             let Some(batch) = self.reader.try_next(max_bytes)? else {
-                if let Scope::Star(star) = &mut self.scope {
-                    star.settle(order, &self.wanted);
+                if let Scope::AllCalls(all_calls) = &mut self.scope {
+                    all_calls.settle(order, &self.wanted);
                 }
                 return Ok(false);
             };
@@ -163,10 +164,10 @@ impl Subscription {
         let Some(batch) = admitting else { return Ok(true) };
         while let Some(item) = batch.items.get(batch.next) {
             let admitted = match (item, &mut *scope) {
-                (Item::Event(frame), Scope::List(list)) => list.admit(frame, wanted, reader),
-                (Item::Event(frame), Scope::Star(star)) => {
+                (Item::Event(frame), Scope::NamedCalls(named)) => named.admit(frame, wanted, reader),
+                (Item::Event(frame), Scope::AllCalls(all_calls)) => {
                     let mut matched = false;
-                    if let Some(what) = star.lookup(frame, wanted) {
+                    if let Some(what) = all_calls.lookup(frame, wanted) {
                         let matches = batch.lookup.get_or_insert_with(|| {
                             lookup::matches(frame.call().clone(), what, wanted.clone(), deps.hub.clone()).boxed()
                         });
@@ -176,10 +177,10 @@ impl Subscription {
                         batch.lookup = None;
                         matched = result?;
                     }
-                    star.admit(frame, wanted, matched)
+                    all_calls.admit(frame, wanted, matched)
                 }
-                (Item::Live(live), Scope::List(list)) => list.follows(&live.call),
-                (Item::Live(live), Scope::Star(star)) => star.follows(&live.call, wanted),
+                (Item::Live(live), Scope::NamedCalls(named)) => named.follows(&live.call),
+                (Item::Live(live), Scope::AllCalls(all_calls)) => all_calls.follows(&live.call, wanted),
             };
             if admitted {
                 batch.items.swap(batch.admitted, batch.next);
@@ -201,8 +202,8 @@ impl Subscription {
             return Ok(None);
         }
         match &mut self.scope {
-            Scope::List(list) => Ok(list.next_view()),
-            Scope::Star(star) => star.next_view(&self.wanted, &deps.hub, &self.waker),
+            Scope::NamedCalls(named) => Ok(named.next_view()),
+            Scope::AllCalls(all_calls) => all_calls.next_view(&self.wanted, &deps.hub, &self.waker),
         }
     }
 
@@ -210,8 +211,8 @@ impl Subscription {
     /// snapshot if it is still wanted.
     pub(super) fn viewed(&mut self, call: &CallId, newest: Seq, view: Option<&View>, deps: &Deps) -> Option<Utf8Bytes> {
         let due = match &mut self.scope {
-            Scope::List(list) => list.viewed(call, view, &self.wanted, &mut self.reader),
-            Scope::Star(star) => star.viewed(call, newest, view, &self.wanted, &deps.hub),
+            Scope::NamedCalls(named) => named.viewed(call, view, &self.wanted, &mut self.reader),
+            Scope::AllCalls(all_calls) => all_calls.viewed(call, newest, view, &self.wanted, &deps.hub),
         };
         let view = view.filter(|_| due)?;
         deps.metrics.snapshots.inc();
@@ -222,8 +223,8 @@ impl Subscription {
     /// Records that the call could not be shown and that its snapshot is still owed.
     pub(super) fn not_viewed(&mut self, owed: Owed) {
         match &mut self.scope {
-            Scope::List(list) => list.owe_again(owed.call),
-            Scope::Star(star) => star.owe_again(owed),
+            Scope::NamedCalls(named) => named.owe_again(owed.call),
+            Scope::AllCalls(all_calls) => all_calls.owe_again(owed),
         }
     }
 }

@@ -24,9 +24,9 @@ use super::body;
 use super::calls::session_error;
 use super::error::ApiError;
 use super::route::BodyLimit;
-use super::state::{Api, Hold};
+use super::state::{Api, ConnectionGuard};
 use crate::hub::{Frame, Interest, Item, Wants};
-use crate::ingest::whole::WholeError;
+use crate::ingest::batch::BatchError;
 use crate::protocol::event::Kind;
 use crate::types::{CallId, Seq};
 
@@ -47,7 +47,7 @@ fn taken(call: &CallId) -> ApiError {
 /// If the client disconnects, the call still completes and can be read under `/v1/calls`.
 pub(super) async fn post(
     State(api): State<Arc<Api>>,
-    Extension(hold): Extension<Hold>,
+    Extension(hold): Extension<ConnectionGuard>,
     Extension(BodyLimit(limit)): Extension<BodyLimit>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
@@ -84,13 +84,13 @@ pub(super) async fn post(
         };
         let (after, outlet) = match feeding.await {
             Ok(Ok(fed)) => fed,
-            Ok(Err(WholeError::Taken)) => return Err(taken(&call)),
-            Ok(Err(WholeError::Session(error))) => return Err(session_error(&error)),
+            Ok(Err(BatchError::Taken)) => return Err(taken(&call)),
+            Ok(Err(BatchError::Session(error))) => return Err(session_error(&error)),
             Err(_) => return Err(ApiError::internal("the task that sends the recording to its call failed")),
         };
         let (completed, of_turns) = completed(&api, &call, after).await?;
         // The call has completed, so the session has handled every frame.
-        let refused = outlet.take().map(|outbound| outbound.complaints).unwrap_or_default();
+        let refused = outlet.take().map(|outbound| outbound.errors).unwrap_or_default();
         let view = api.sessions.shown(&call, 0).await.map_err(|error| session_error(&error))?;
         let mut view = view.ok_or_else(|| ApiError::internal("the call no longer exists"))?;
         // The answer contains all insights, however many turns the call has.

@@ -14,7 +14,7 @@ use crate::api::{body, items};
 use crate::base::inflight::Lease;
 use crate::base::{names, surrogates};
 use crate::call::config::LimitsConfig;
-use crate::ingest::whole::Whole;
+use crate::ingest::batch::BatchRecording;
 use crate::llm::RequestError;
 use crate::protocol::tag;
 use crate::stt::{self, Dialect};
@@ -123,7 +123,7 @@ impl Part {
 
 impl<'a> Posted<'a> {
     /// The checked frames, and what was recognised in a transcript file.
-    fn whole(&self, limits: &LimitsConfig, lease: &mut Lease) -> Result<(Whole, Option<Value>), ApiError> {
+    fn whole(&self, limits: &LimitsConfig, lease: &mut Lease) -> Result<(BatchRecording, Option<Value>), ApiError> {
         let (part, list) = match (self.turns, self.recording, self.text) {
             (Some(turns), None, None) => (Part::Turns, turns),
             (None, Some(lines), None) => (Part::Recording, lines),
@@ -147,8 +147,8 @@ impl<'a> Posted<'a> {
             bad(format!("dialect: {}", names::unknown("dialect", dialect, &known)))
         })?;
         let frames = frames(part, list, lease)?;
-        let whole = Whole::read(dialect, frames.iter().map(|frame| &**frame), limits)
-            .map_err(|(position, complaint)| bad(format!("{name}[{position}]: {}", complaint.message)))?;
+        let whole = BatchRecording::read(dialect, frames.iter().map(|frame| &**frame), limits)
+            .map_err(|(position, error)| bad(format!("{name}[{position}]: {}", error.message)))?;
         if whole.has_turns() {
             return Ok((whole, None));
         }
@@ -159,7 +159,12 @@ impl<'a> Posted<'a> {
     }
 
     /// The checked frames of a transcript file, and what was recognised in it.
-    fn file(&self, text: &RawValue, limits: &LimitsConfig, lease: &mut Lease) -> Result<(Whole, Value), ApiError> {
+    fn file(
+        &self,
+        text: &RawValue,
+        limits: &LimitsConfig,
+        lease: &mut Lease,
+    ) -> Result<(BatchRecording, Value), ApiError> {
         if self.dialect.is_some() {
             return Err(bad("dialect: only a recording has a dialect; text has a format"));
         }
@@ -181,9 +186,9 @@ impl<'a> Posted<'a> {
         let kept = frames.iter().map(|frame| KEPT_BYTES + KEPT_TIMES * frame.len()).sum();
         lease.grow(kept).map_err(ApiError::in_flight)?;
         let whole =
-            Whole::read(dialect, frames.iter().map(String::as_str), limits).map_err(|(position, complaint)| {
+            BatchRecording::read(dialect, frames.iter().map(String::as_str), limits).map_err(|(position, error)| {
                 let line = file.turns.get(position).map_or(1, |turn| turn.line);
-                bad(format!("text: line {line}: {}", complaint.message))
+                bad(format!("text: line {line}: {}", error.message))
             })?;
         Ok((whole, read_of(format, &file)))
     }
@@ -245,7 +250,7 @@ pub(super) struct Asked {
     pub(super) call: CallId,
     pub(super) meta: JsonMap,
     pub(super) analyses: Option<Vec<String>>,
-    pub(super) whole: Whole,
+    pub(super) whole: BatchRecording,
     /// What was recognised in a transcript file.
     pub(super) file: Option<Value>,
     pub(super) lease: Lease,

@@ -70,7 +70,7 @@ async fn closed(client: &mut DuplexStream) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_answers_long_after_the_clock_of_a_head() {
+async fn idle_connection_outlives_the_time_limit_of_a_head() {
     for takes in [Duration::ZERO, HEAD * 3] {
         let mut client = connected(takes);
         for _ in 0..3 {
@@ -85,7 +85,7 @@ async fn an_idle_connection_answers_long_after_the_clock_of_a_head() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_does_not_end_is_given_up() {
+async fn incomplete_head_closes_the_connection() {
     for asked_before in [0, 2] {
         let mut client = connected(Duration::ZERO);
         for _ in 0..asked_before {
@@ -106,7 +106,7 @@ async fn a_head_that_does_not_end_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_answer_and_a_slow_body_are_no_slow_head() {
+async fn slow_answer_and_slow_body_do_not_count_as_slow_head() {
     let mut client = connected(HEAD * 3);
     for _ in 0..2 {
         let (but_last, last) = REQUEST.split_at(REQUEST.len() - 2);
@@ -208,7 +208,7 @@ async fn large_head_counts_while_it_is_received() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_upgrade_no_clock_runs() {
+async fn upgraded_connection_has_no_time_limit() {
     let (mut client, server) = tokio::io::duplex(1 << 16);
     let answer = |mut request: Request<TimedBody<Incoming>>| async move {
         let upgrade = hyper::upgrade::on(&mut request);

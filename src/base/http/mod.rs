@@ -4,10 +4,10 @@
 //!
 //! Follows no redirect and retries nothing. Knows no endpoint, no vendor and no meaning of a status.
 
+mod direct;
 mod error;
 pub mod post;
-mod proxied;
-mod straight;
+mod via_proxy;
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -34,22 +34,21 @@ pub struct Pool(Way);
 
 #[derive(Clone)]
 enum Way {
-    Straight(straight::Pool),
-    Proxied(proxied::Pool),
+    Direct(direct::Pool),
+    ViaProxy(via_proxy::Pool),
 }
 
 /// A response whose header has arrived; the caller reads its body.
 pub struct Response {
     /// HTTP status.
     pub status: u16,
-    /// The header.
     pub headers: HeaderMap,
     body: Body,
 }
 
 enum Body {
-    Straight(straight::Body),
-    Proxied(proxied::Body),
+    Direct(direct::Body),
+    ViaProxy(via_proxy::Body),
 }
 
 impl Pool {
@@ -66,9 +65,9 @@ impl Pool {
         }
         let root = uri(base)?;
         let way = if !is_near(base) && Matcher::from_system().intercept(&root).is_some() {
-            Way::Proxied(proxied::Pool::new(connect)?)
+            Way::ViaProxy(via_proxy::Pool::new(connect)?)
         } else {
-            Way::Straight(straight::Pool::new(base.scheme() == "https", connect)?)
+            Way::Direct(direct::Pool::new(base.scheme() == "https", connect)?)
         };
         Ok(Self(way))
     }
@@ -82,8 +81,8 @@ impl Pool {
     /// If this future is dropped, the request is aborted and its connection closed; the server may have acted on it.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response, HttpError> {
         match &self.0 {
-            Way::Straight(pool) => pool.send(request).await,
-            Way::Proxied(pool) => pool.send(request).await,
+            Way::Direct(pool) => pool.send(request).await,
+            Way::ViaProxy(pool) => pool.send(request).await,
         }
     }
 }
@@ -98,8 +97,8 @@ impl Response {
     /// Safe: no byte is lost.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
         match &mut self.body {
-            Body::Straight(body) => body.chunk().await,
-            Body::Proxied(body) => body.chunk().await,
+            Body::Direct(body) => body.chunk().await,
+            Body::ViaProxy(body) => body.chunk().await,
         }
     }
 
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn near_hosts_are_never_proxied() {
+    fn local_hosts_never_use_the_proxy() {
         for (url, near) in [
             ("http://localhost:1", true),
             ("http://127.0.0.1", true),

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_stand_where_a_script_has_them() {
+    fn spaces_are_written_only_in_scripts_that_have_them() {
         for (before, after, expected) in [
             ("Hello", "there", " "),
             ("Hello,", "there", " "),

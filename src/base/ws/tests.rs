@@ -12,7 +12,7 @@ fn account(limit: usize) -> Account {
 }
 
 #[tokio::test]
-async fn the_peer_sees_the_end_as_soon_as_it_has_answered_the_close() {
+async fn peer_sees_the_end_directly_after_its_close_frame() {
     let [server, client] = pair().await;
     let mut client = client.line.ws;
     // The peer keeps its half open: the close frame must be sent without waiting for it.

@@ -40,7 +40,7 @@ impl Call {
             _ => (from_ms, to_ms),
         };
         self.watch.silence = Some((root.clone(), from_ms, to_ms));
-        if self.legs().all(|live| live == root) {
+        if self.connected_streams().all(|live| live == root) {
             let since = signed(self.now.ms).saturating_sub(signed(to_ms.saturating_sub(from_ms)));
             self.watch.spoke_ms = self.watch.spoke_ms.min(since);
         }
@@ -48,7 +48,7 @@ impl Call {
 
     /// Records that a producer is about to connect: if it is the only one, silence begins now.
     pub(in crate::call) fn note_connection(&mut self) {
-        if !self.leg_is_live() {
+        if !self.has_connected_producer() {
             self.watch.spoke_ms = signed(self.now.ms);
         }
     }
@@ -69,7 +69,7 @@ impl Call {
             match &rule.condition {
                 Condition::Absence(absence) => self.absence(index, rule, absence),
                 Condition::Silence(over_ms) => {
-                    if self.leg_is_live() && self.now.ms >= self.silent_at(*over_ms) {
+                    if self.has_connected_producer() && self.now.ms >= self.silent_at(*over_ms) {
                         self.level(index, rule, Some(Finding::default()));
                     }
                 }
@@ -113,7 +113,7 @@ impl Call {
 
     fn silence_due(&self, rule: &Rule) -> Option<u64> {
         let Condition::Silence(over_ms) = rule.condition else { return None };
-        let waits = self.log.alerts.open(&rule.name).is_none() && self.leg_is_live();
+        let waits = self.log.alerts.open(&rule.name).is_none() && self.has_connected_producer();
         let pause_end = self.pause_end(rule);
         let pause = if pause_end == 0 { 0 } else { self.on_own_clock(pause_end) };
         waits.then(|| self.silent_at(over_ms).max(pause))

@@ -122,7 +122,7 @@ fn analyses_with_other_settings_are_asked_in_other_requests() {
 }
 
 #[test]
-fn results_that_stand_are_final_without_a_request() {
+fn unchanged_results_become_final_without_a_request() {
     let mut bench = Bench::new(&EAGER.replace("[questions]\n", "[questions]\non_end = false\n"));
     bench.say(0, 0);
     let task = bench.only_started();

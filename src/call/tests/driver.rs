@@ -45,15 +45,15 @@ impl World {
         effects.notes.clear();
         for tell in tells {
             match tell {
-                Tell::Complain(peer, complaint) => {
-                    if complaint.code == ErrorCode::CallCompleted {
+                Tell::Error(peer, error) => {
+                    if error.code == ErrorCode::CallCompleted {
                         self.producer(peer, |producer| producer.over = true);
                     }
                     assert!(
-                        matches!(complaint.code, ErrorCode::CallCompleted | ErrorCode::JournalUnavailable),
+                        matches!(error.code, ErrorCode::CallCompleted | ErrorCode::JournalUnavailable),
                         "{}: {}",
-                        complaint.code,
-                        complaint.message
+                        error.code,
+                        error.message
                     );
                 }
                 Tell::Close(peer, _) => self.producer(peer, |producer| {

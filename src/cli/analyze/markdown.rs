@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn page_reads_as_a_report() {
+    fn report_page_has_every_part() {
         let insights = json!({
             "summary": {"analysis": "summary", "degraded": true, "provenance": {"endpoint": "local", "model": "local"},
                 "value": {"headline": "An offer is *due*.", "points": [
@@ -359,7 +359,7 @@ positive
     }
 
     #[test]
-    fn any_value_is_shown_and_no_text_is_markup() {
+    fn report_shows_any_value_and_escapes_text() {
         let deep = (0..20).fold(json!("x"), |inner, _| json!({"more": [inner]}));
         for value in [
             json!(null),

@@ -89,7 +89,6 @@ impl Report {
         })
     }
 
-    /// The turn with this number.
     pub(super) fn turn(&self, number: u64) -> Option<&Turn> {
         let turns = &self.answer.turns;
         // Turns are numbered from 0 without gaps.

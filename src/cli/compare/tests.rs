@@ -21,7 +21,7 @@ async fn report(sources: &[Source], analyses: &[&str]) -> Report {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_minutes_pass_on_the_virtual_clock_alone() {
+async fn twenty_minutes_pass_only_on_the_virtual_clock() {
     let folder = tempfile::tempdir().expect("folder");
     let turns: Vec<&str> = TURNS.into_iter().cycle().take(60).collect();
     record(folder.path(), "long", 20_000, &turns);

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_price_is_said_and_not_taken_for_zero() {
+    fn unknown_price_is_reported_and_not_zero() {
         let unknown = Chosen { cap: None, ..chosen("GROQ_API_KEY", false) };
         assert!(cost(&unknown.found, None, need()).contains("unknown"));
         assert!(cost(&unknown.found, Some(0.0), need()).contains("none"));

@@ -100,7 +100,7 @@ fn ollama_comes_after_the_keys_and_its_model_is_the_first_that_chats() {
 }
 
 #[test]
-fn template_is_right_for_nothing_one_and_all_and_names_every_vendor() {
+fn template_is_valid_with_any_number_of_vendors_and_names_each() {
     let all: Vec<(&str, &str)> = VENDORS.iter().map(|vendor| (vendor.keys[0], KEY)).collect();
     for count in [0, 1, all.len()] {
         let found = with(&all[..count]).found;
@@ -115,7 +115,7 @@ fn template_is_right_for_nothing_one_and_all_and_names_every_vendor() {
 }
 
 #[test]
-fn what_is_commented_out_is_right_as_well() {
+fn commented_out_sections_are_valid() {
     let text: String = template(&[])
         .lines()
         .map(|line| {

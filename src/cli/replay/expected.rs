@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_of_a_session_that_begins_anew_are_found_in_its_own_stream() {
+    fn turns_of_a_restarted_session_are_found_in_its_own_stream() {
         let begin = |id: &str| format!(r#"{{"type":"Begin","id":"{id}","expires_at":1}}"#);
         let frames = [begin("a"), turn(0, true, "One."), begin("b"), turn(0, true, "Two.")];
         let dialect = stt::dialect("assemblyai").expect("dialect");

@@ -80,7 +80,7 @@ mod tests {
     use crate::base::testing::kept;
 
     #[test]
-    fn a_welcome_below_the_last_ack_goes_on_from_the_ack() {
+    fn resend_starts_at_the_ack_if_the_welcome_is_lower() {
         let mut outbox = Outbox::default();
         send(&mut outbox, 10);
         outbox.acknowledged(8);

@@ -117,7 +117,6 @@ impl LastLine {
 }
 
 impl Totals {
-    /// Adds a call.
     pub(crate) fn add(&mut self, call: CallReport) {
         let sum = &mut self.sum;
         self.calls += 1;

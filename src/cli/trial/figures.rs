@@ -1,6 +1,4 @@
 //! The figures of a played call, and the list of those that are compared. Knows no output.
-//!
-//! Knows no output.
 
 use serde::Serialize;
 

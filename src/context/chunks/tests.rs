@@ -90,7 +90,7 @@ fn the_final_snapshot_is_in_order_of_start() {
 }
 
 #[test]
-fn a_snapshot_of_earlier_turns_never_takes_the_window_back() {
+fn snapshot_of_earlier_turns_does_not_reset_the_window() {
     let mut context = Context::new();
     for number in 0..100 {
         context.upsert(&turn(number, "A", "some words of a turn", number));
@@ -269,7 +269,7 @@ fn check_what_it_shows(context: &Context, snapshot: &Snapshot, from: TurnNo) -> 
 }
 
 #[test]
-fn a_correction_stands_in_the_tail_until_the_window_starts_over() {
+fn correction_is_in_the_tail_until_the_window_is_compacted() {
     let mut context = Context::new();
     for number in 0..6 {
         context.upsert(&turn(number, "A", "some words of a turn", number));
@@ -332,7 +332,7 @@ fn the_final_snapshot_of_a_window_that_shows_all_in_order_begins_with_its_parts(
 }
 
 #[test]
-fn marks_go_on_from_part_to_part_and_a_correction_changes_no_line_that_was_shown() {
+fn marks_continue_over_parts_and_corrections_change_no_line() {
     let said = |number: u64, speaker: &str, times: (u64, u64)| {
         Arc::new(Turn { end_ms: times.1, ..Turn::clone(&turn(number, speaker, "words", times.0)) })
     };

@@ -73,7 +73,7 @@ fn language_is_marked_where_it_changes() {
 }
 
 #[test]
-fn words_of_low_confidence_are_marked_where_they_stand() {
+fn words_of_low_confidence_are_marked_in_place() {
     let word = |text: &str, confidence: f32| Word {
         text: text.to_owned(),
         start_ms: 0,

@@ -5,15 +5,15 @@ use std::time::Duration;
 /// The limit that keeps a request out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gateway) enum Cause {
-    /// `max_concurrency`
+    /// `max_concurrency` is reached.
     Concurrency,
-    /// `max_waiting`
+    /// `max_waiting` is reached.
     Waiting,
-    /// `requests_per_minute`
+    /// `requests_per_minute` is reached.
     Requests,
-    /// `tokens_per_minute`
+    /// `tokens_per_minute` is reached.
     Tokens,
-    /// A limit that the vendor reports.
+    /// A limit that the vendor reports is reached.
     Vendor,
 }
 

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_the_lengths_of_members_or_all_alike() {
+    fn weights_are_the_lengths_of_members_or_all_equal() {
         let parts = [part("a"), part("b"), part("c")];
         assert_eq!(weights(&parts, "```json\n{\"a\": [1, 2], \"b\":null, \"x\": 5}\n```"), [5, 4, 0]);
         for none in ["", "}{", "no JSON", "{\"x\": 1}", "[1]"] {

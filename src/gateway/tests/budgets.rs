@@ -135,7 +135,7 @@ async fn dropped_stream_frees_its_reservation() {
 }
 
 #[tokio::test]
-async fn request_waiting_for_money_holds_no_slot() {
+async fn request_waiting_for_a_spending_limit_holds_no_slot() {
     let streaming = Fake::start(vec![vec![fake::sse_head(), fake::text("x"), Step::Hang]]).await;
     let narrow = Fake::start(vec![plain("x")]).await;
     let price = "prices = [{model = \"*\", input = 100000, output = 50000}]";

@@ -54,7 +54,7 @@ fn call() -> CallId {
 }
 
 #[tokio::test]
-async fn kept_answers_are_given_again_without_a_vendor() {
+async fn stored_answers_are_replayed_without_a_vendor() {
     let (good, bad) = (r#"{"a": 1}"#, r#"{"a": "x"}"#);
     let failure = reply(503, "", "{}");
     let fake = Fake::start(vec![stream(&[bad]), stream(&[good]), failure, stream(&[good])]).await;
@@ -91,7 +91,7 @@ async fn kept_answers_are_given_again_without_a_vendor() {
 }
 
 #[tokio::test]
-async fn request_that_is_not_kept_is_named() {
+async fn request_without_a_stored_answer_is_named() {
     let store: Arc<dyn ExchangeStore> = Arc::new(InMemory::default());
     let exchanges = Arc::new(Exchanges::replaying(store));
     let dead = offline("http://127.0.0.1:9/v1", &exchanges);
@@ -103,7 +103,7 @@ async fn request_that_is_not_kept_is_named() {
 }
 
 #[tokio::test]
-async fn recording_asks_only_for_what_is_not_kept() {
+async fn recording_asks_only_for_answers_that_are_not_stored() {
     let fake = Fake::start(vec![stream(&[r#"{"a": 7}"#])]).await;
     let store: Arc<dyn ExchangeStore> = Arc::new(InMemory::default());
     for _ in 0..2 {

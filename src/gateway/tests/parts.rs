@@ -90,7 +90,7 @@ async fn answer_without_a_right_member_is_a_mismatch() {
 }
 
 #[tokio::test]
-async fn attempt_without_an_answer_is_shared_alike() {
+async fn attempt_without_an_answer_is_divided_equally() {
     let fake = Fake::start(vec![reply(400, "", "{}")]).await;
     let (gateway, tape) = over(&[&fake], "retries = 0\n");
     gateway.complete(bundle(&gateway)).await.expect_err("refused");

@@ -59,7 +59,7 @@ async fn growing_prompt_is_marked_where_it_was_written_and_a_miss_is_counted() {
 }
 
 #[tokio::test]
-async fn floor_and_life_of_a_cache_can_be_configured() {
+async fn minimum_length_and_lifetime_of_a_prompt_cache_can_be_configured() {
     let fake = Fake::start(vec![answer(0, 0)]).await;
     for (more, expected) in [
         ("capabilities = [{ model = \"*\", cache_floor_tokens = 5000 }]", vec![]),

@@ -133,7 +133,7 @@ async fn malformed_line_and_split_event_do_not_end_a_stream() {
 }
 
 #[tokio::test]
-async fn refused_schema_mode_steps_down_and_is_remembered() {
+async fn refused_schema_mode_is_replaced_by_a_simpler_one_and_remembered() {
     for (status, times) in [(400, 1), (500, 2)] {
         // A server error may have another cause: the lesser mode is remembered only the second time.
         let mut script = Vec::new();
@@ -157,7 +157,7 @@ async fn refused_schema_mode_steps_down_and_is_remembered() {
 }
 
 #[tokio::test]
-async fn proven_schema_mode_is_kept_after_a_server_error() {
+async fn schema_mode_that_worked_is_kept_after_a_server_error() {
     let good = || stream(&["{\"a\":", "2}"]);
     let fake = Fake::start(vec![good(), reply(500, "", "{}"), good()]).await;
     let (gateway, tape) = over(&[&fake], "");
@@ -169,7 +169,7 @@ async fn proven_schema_mode_is_kept_after_a_server_error() {
 }
 
 #[tokio::test]
-async fn lesser_schema_mode_whose_answer_violates_the_schema_is_not_kept() {
+async fn simpler_schema_mode_whose_answer_is_invalid_is_not_remembered() {
     let good = || stream(&["{\"a\":2}"]);
     let fake = Fake::start(vec![reply(500, "", "{}"), stream(&["no"]), good()]).await;
     let (gateway, tape) = over(&[&fake], "");

@@ -21,15 +21,15 @@ const READ_BYTES: usize = 64 << 10;
 
 /// Sends errors in the `sidetone` parameter once the session has begun, in the same form as insights.
 pub(super) async fn tell(
-    complaints: Vec<ErrorFrame>,
+    errors: Vec<ErrorFrame>,
     mut found: watch::Receiver<Found>,
     injections: mpsc::Sender<Utf8Bytes>,
 ) {
     if found.wait_for(Option::is_some).await.is_err() {
         return;
     }
-    for complaint in &complaints {
-        let error = serde_json::to_value(complaint).unwrap_or_default();
+    for error in &errors {
+        let error = serde_json::to_value(error).unwrap_or_default();
         let frame = response(0, "", &error);
         if injections.send(frame).await.is_err() {
             return;

@@ -68,11 +68,9 @@ pub struct Deps {
     pub sessions: Sessions,
     pub hub: Hub,
     pub metrics: Metrics,
-    /// `[stt]`
     pub config: Arc<SttConfig>,
     /// The daemon's short-lived tokens.
     pub tokens: Arc<Tokens>,
-    /// Gauges of the tap's queue.
     pub tap: Arc<QueueGauges>,
     /// `[record]`
     pub recorder: Recorder,
@@ -97,8 +95,8 @@ pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, bound
     let known = deps.sessions.deps();
     let variants = |route: &str, variant: &str| known.gateway.check_variant(route, variant);
     let query = query::read(query, &known.call.analyses, &variants);
-    for complaint in &query.complaints {
-        tracing::warn!(complaint.message, "a client's query parameter sidetone is invalid");
+    for error in &query.errors {
+        tracing::warn!(error.message, "a client's query parameter sidetone is invalid");
     }
     match upstream(&query, headers, deps) {
         Err((code, message)) => refuse(socket, code, &message).await,
@@ -187,10 +185,10 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
             asking,
         };
         let feed = Feed::new(stream, deps.sessions.clone(), deps.recorder.clone(), deps.metrics.feed.clone());
-        drain.tasks.spawn(pour(drawn, feed, found, deps.metrics.clone()));
+        drain.tasks.spawn(feed_frames(drawn, feed, found, deps.metrics.clone()));
     }
-    if !query.complaints.is_empty() && wants_words {
-        drain.tasks.spawn(insights::tell(query.complaints, known.clone(), inject.clone()));
+    if !query.errors.is_empty() && wants_words {
+        drain.tasks.spawn(insights::tell(query.errors, known.clone(), inject.clone()));
     }
     let watcher = insights
         .then(|| drain.tasks.spawn(insights::send(stream, known, Arc::clone(&newest), inject.clone(), deps.clone())));
@@ -235,7 +233,7 @@ fn ask(question: Result<Question, String>, formats: bool, deps: &Deps) -> (Answe
 
 /// Feeds the tap's frames to the session. It may wait for the session as long as necessary, because nothing waits for
 /// this task.
-async fn pour(mut drawn: Drawn, mut feed: Feed, found: watch::Sender<Found>, metrics: Metrics) {
+async fn feed_frames(mut drawn: Drawn, mut feed: Feed, found: watch::Sender<Found>, metrics: Metrics) {
     let mut watch = Watch::new(feed.dialect());
     let warn = |message: String| {
         metrics.feed.not_understood.inc();

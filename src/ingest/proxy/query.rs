@@ -24,7 +24,7 @@ pub(super) struct Query {
     /// The daemon's own parameter.
     pub(super) sidetone: Sidetone,
     /// Errors in it. The session continues without the invalid parts.
-    pub(super) complaints: Vec<ErrorFrame>,
+    pub(super) errors: Vec<ErrorFrame>,
     /// Set if insights are sent to the client's socket. Without `sidetone`, a client gets only the vendor's frames.
     pub(super) insights: bool,
     /// Set if the vendor ends each turn twice: unformatted, then formatted.
@@ -59,14 +59,14 @@ impl Sidetone {
 
     /// Removes the names of analyses and variants that do not exist.
     fn check(&mut self, analyses: &Analyses, check: CheckVariant<'_>) -> Vec<ErrorFrame> {
-        let (variants, mut complaints) = known_variants(std::mem::take(&mut self.variants), check);
+        let (variants, mut errors) = known_variants(std::mem::take(&mut self.variants), check);
         self.variants = variants;
         if let Some(names) = self.analyses.take() {
             let (known, unknown) = known_analyses(names, analyses);
             self.analyses = Some(known);
-            complaints.extend(unknown);
+            errors.extend(unknown);
         }
-        complaints
+        errors
     }
 }
 
@@ -88,10 +88,10 @@ pub(super) fn read(query: &str, analyses: &Analyses, variants: CheckVariant<'_>)
             "sidetone" => match surrogates::from_str(&value) {
                 Ok(sidetone) => {
                     read.sidetone = sidetone;
-                    read.complaints.extend(read.sidetone.check(analyses, variants));
+                    read.errors.extend(read.sidetone.check(analyses, variants));
                     match read.sidetone.wants_insights() {
                         Ok(wanted) => read.insights = wanted,
-                        Err(message) => read.complaints.push(bad(message)),
+                        Err(message) => read.errors.push(bad(message)),
                     }
                 }
                 Err(error) => {
@@ -102,7 +102,7 @@ pub(super) fn read(query: &str, analyses: &Analyses, variants: CheckVariant<'_>)
                          something else at column {}; the parameter is ignored",
                         error.column()
                     );
-                    read.complaints.push(bad(message));
+                    read.errors.push(bad(message));
                 }
             },
             other => {
@@ -132,16 +132,16 @@ mod tests {
     }
 
     #[test]
-    fn variants_that_there_are_not_are_told_of_and_left_out() {
+    fn unknown_variants_are_reported_and_left_out() {
         let named = query(r#"sidetone={"variants":{"summary":"b","other":"c"}}"#);
         assert_eq!(named.sidetone.variants, BTreeMap::from([("summary".to_owned(), "b".to_owned())]));
-        assert_eq!(named.complaints.len(), 1);
-        assert_eq!(named.complaints[0].code, ErrorCode::UnknownVariant);
-        assert!(named.complaints[0].message.ends_with("there are: b"), "{}", named.complaints[0].message);
+        assert_eq!(named.errors.len(), 1);
+        assert_eq!(named.errors[0].code, ErrorCode::UnknownVariant);
+        assert!(named.errors[0].message.ends_with("there are: b"), "{}", named.errors[0].message);
     }
 
     #[test]
-    fn what_is_not_ours_passes_byte_for_byte() {
+    fn other_parameters_pass_byte_for_byte() {
         let query = query(
             "token=t%2Fu&sample_rate=16000&keyterms_prompt=%5B%22a+b%22%5D&sidetone=%7B%22call_id%22%3A%22c_1%22%7D&format_turns=True&llm_gateway=%7B%22model%22%3A%22fast%22%2C%22messages%22%3A%5B%5D%2C%22max_tokens%22%3A5%7D&x=%zz",
         );
@@ -155,26 +155,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_kept_for_where_it_can_be_told() {
+    fn errors_of_the_parameter_are_kept_until_the_socket_opens() {
         let bad = query("llm_gateway=nonsense&sidetone=%7B%22call_id%22%3A%22a%2Fb%22%7D");
         assert!(bad.llm_gateway.is_some_and(|question| question.is_err()));
-        assert_eq!(bad.complaints[0].code, ErrorCode::BadParameter);
+        assert_eq!(bad.errors[0].code, ErrorCode::BadParameter);
         let unnamed = query("sidetone=%7B%22call_id%22%3A%22a%40b%22%7D");
-        let message = &unnamed.complaints[0].message;
+        let message = &unnamed.errors[0].message;
         assert!(message.contains("\"call_id\"") && message.contains("column") && !message.contains("a@b"), "{message}");
         assert!(!bad.insights && !query("sample_rate=16000").insights);
         let results = |wanted: &str| query(&format!("sidetone=%7B%22results%22%3A%22{wanted}%22%7D"));
         assert!(results("all").insights && !results("none").insights);
-        assert!(!results("some").insights && !results("some").complaints.is_empty());
+        assert!(!results("some").insights && !results("some").errors.is_empty());
     }
 
     #[test]
-    fn analyses_that_there_are_not_are_told_of_and_none_is_none() {
+    fn unknown_analyses_are_reported_and_an_empty_list_means_none() {
         let analyses = |names: &str| query(&format!("sidetone={{\"analyses\":{names}}}"));
         let named = analyses(r#"["summary","moood"]"#);
         assert_eq!(named.sidetone.analyses, Some(vec!["summary".to_owned()]));
-        assert_eq!(named.complaints.len(), 1);
-        assert!(named.complaints[0].message.contains("moood") && named.complaints[0].message.contains("sentiment"));
+        assert_eq!(named.errors.len(), 1);
+        assert!(named.errors[0].message.contains("moood") && named.errors[0].message.contains("sentiment"));
         assert_eq!(analyses("[]").sidetone.analyses, Some(Vec::new()));
         assert_eq!(analyses("null").sidetone.analyses, None);
     }

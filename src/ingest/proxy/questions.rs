@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_ends_but_once_is_asked_all_the_same() {
+    fn turn_that_ends_only_once_is_asked() {
         let frame = |order, formatted, text| frame(order, formatted, true, text);
         let mut questions = Questions::new(true);
         let see = |questions: &mut Questions, frame: &str, last| orders(self::see(questions, frame, last));

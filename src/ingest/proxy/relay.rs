@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_session_ends_when_its_token_says_and_the_vendors_last_words_are_kept() {
+    async fn session_ends_with_its_token_and_keeps_the_last_turns() {
         let limit = Duration::from_secs(600);
         let ([client_end, mut client], [mut vendor, vendor_end]) = (pair().await, pair().await);
         let (relay, mut drawn) = relay(Bounds { limit: Some(limit), ..Bounds::default() });

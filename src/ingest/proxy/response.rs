@@ -63,7 +63,7 @@ mod tests {
     use crate::types::TokenUsage;
 
     #[test]
-    fn tokens_that_nobody_counted_are_not_zero() {
+    fn uncounted_tokens_are_null_and_not_zero() {
         let mut replied = Replied {
             text: "yes".to_owned(),
             id: String::new(),

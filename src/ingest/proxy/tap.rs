@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn partials_go_first_then_finals_leave_a_hole() {
+    async fn full_buffer_drops_partials_first_then_finals_with_a_gap() {
         let gauges = Arc::new(QueueMetrics::register(&mut Registry::default()).queue("tap"));
         let (tap, mut drawn) = tap(&gauges);
         tap.offer(&turn(1, false, 1000), Vec::new());

@@ -93,7 +93,7 @@ pub struct Grant {
 /// The response of the token endpoint.
 #[derive(Debug, PartialEq)]
 pub enum TokenAnswer {
-    /// 200.
+    /// A new token: status 200, with this body.
     Token(Value),
     /// A parameter is wrong: status 422 as the vendor sends it, with this body.
     Unprocessable(Value),
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_ours_whole_and_in_time() {
+    fn token_is_valid_only_if_signed_complete_and_not_expired() {
         let tokens = Tokens::default();
         let grant = |gateway, key: Option<&str>| {
             let (session, key) = (Duration::from_secs(600), key.map(Arc::from));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_secret_is_shown() {
+    fn debug_output_shows_no_secret() {
         let tokens = Tokens::default();
         assert_eq!(format!("{tokens:?}"), "Tokens { .. }");
     }

@@ -61,7 +61,7 @@ fn file_names_are_unique_per_stream_and_not_too_long() {
 }
 
 #[test]
-fn frames_are_written_as_they_came_and_files_rotate() {
+fn frames_are_written_verbatim_and_files_rotate() {
     let folder = tempfile::tempdir().expect("folder");
     let config = RecordConfig { dir: folder.path().into(), words: true, max_file_bytes: 200 };
     let frame = r#"{"type":"Turn",  "turn_order":0, "words":[{"text":"a"}]}"#;
@@ -83,7 +83,7 @@ fn words_may_be_left_out() {
 }
 
 #[test]
-fn a_connection_that_comes_back_and_a_folder_with_files_go_on_in_the_next() {
+fn reconnect_continues_in_the_next_file() {
     let folder = tempfile::tempdir().expect("folder");
     let config = RecordConfig { dir: folder.path().into(), words: true, max_file_bytes: 1 << 20 };
     let (call, stream) = (CallId::parse("c_1").expect("id"), StreamId::parse("s_1").expect("id"));
@@ -110,7 +110,7 @@ fn a_connection_that_comes_back_and_a_folder_with_files_go_on_in_the_next() {
 }
 
 #[test]
-fn a_file_that_is_taken_away_is_followed_by_another() {
+fn removed_file_is_followed_by_another() {
     let folder = tempfile::tempdir().expect("folder");
     let config = RecordConfig { dir: folder.path().into(), words: true, max_file_bytes: 1 << 20 };
     let name = Arc::new(Name { number: 0, stem: "c.s".to_owned(), dialect: "sidetone" });

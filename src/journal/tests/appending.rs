@@ -90,7 +90,7 @@ fn reads_give_about_what_was_asked_for_and_at_least_one() {
 }
 
 #[test]
-fn the_tail_hears_of_every_commit_in_order_from_many_threads() {
+fn commit_listener_gets_every_commit_in_order_from_many_threads() {
     let bench = Bench { open_files: 7, ..Bench::new() };
     let store = bench.open();
     let heard = Arc::new(Heard::default());

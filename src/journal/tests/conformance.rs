@@ -273,7 +273,7 @@ async fn memory_store_finishes_appends_of_different_calls_out_of_order() {
 }
 
 #[tokio::test]
-async fn memory_store_fences_one_append_in_so_many() {
+async fn memory_store_fences_every_nth_append() {
     let store = Memory::with(Faults { seed: 3, delay: 0, fenced: 4 });
     let (mut head, mut fenced) = (0, 0);
     for _ in 0..400 {

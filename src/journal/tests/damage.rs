@@ -39,7 +39,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..kept() })]
 
     #[test]
-    fn a_log_cut_anywhere_has_every_whole_batch_before_and_nothing_else(
+    fn truncated_log_has_every_complete_batch_and_nothing_else(
         batches in vec(vec(0_usize..3000, 1..4), 1..8),
         cut in 0.0..1.0_f64,
         zeros in 0_u64..5000,
@@ -77,7 +77,7 @@ proptest! {
 }
 
 #[test]
-fn no_flipped_bit_goes_unseen() {
+fn every_flipped_bit_is_detected() {
     let bench = Bench::new();
     let (written, ends) = filled(&bench, "c_1", &[vec![3, 70], vec![0], vec![40, 1, 5], vec![200]]);
     let path = bench.log_path(&call("c_1"));
@@ -145,7 +145,7 @@ fn damage_that_comes_while_the_log_is_in_use_is_found_by_the_reader() {
 }
 
 #[test]
-fn garbage_repeats_and_strange_files_are_damage() {
+fn garbage_duplicates_and_foreign_files_are_damage() {
     let bench = Bench::new();
     let c = call("c_1");
     let (_, ends) = filled(&bench, "c_1", &[vec![10], vec![20]]);
@@ -194,7 +194,7 @@ fn a_log_that_vanished_is_reported() {
 }
 
 #[test]
-fn a_torn_directory_loses_no_call() {
+fn truncated_directory_loses_no_call() {
     let bench = Bench::new();
     filled(&bench, "c_1", &[vec![1]]);
     filled(&bench, "c_2", &[vec![1]]);
@@ -217,7 +217,7 @@ fn a_torn_directory_loses_no_call() {
 }
 
 #[test]
-fn a_directory_cut_anywhere_loses_no_call_that_has_a_log() {
+fn directory_truncated_anywhere_loses_no_call_with_a_log() {
     let bench = Bench::new();
     for name in ["c_1", "c_2", "c_3"] {
         filled(&bench, name, &[vec![1], vec![2]]);

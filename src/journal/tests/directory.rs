@@ -76,7 +76,7 @@ fn a_directory_in_the_old_form_is_read_and_goes_on_in_the_new_one() {
 }
 
 #[test]
-fn what_memory_alone_knew_is_in_the_file_after_the_next_change() {
+fn pending_entries_are_written_with_the_next_change() {
     let flaky = Flaky::with_room(u64::MAX / 2);
     let bench = Bench { medium: flaky.clone(), ..Bench::new() };
     let store = bench.open();
@@ -127,7 +127,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..kept() })]
 
     #[test]
-    fn any_row_of_changes_comes_to_the_last_entry(entries in vec(any_entry(), 1..12)) {
+    fn any_sequence_of_changes_reads_back_as_the_last_entry(entries in vec(any_entry(), 1..12)) {
         let bench = Bench::new();
         let store = bench.open();
         now(store.append(&call("c_1"), 0, batch(&["a"]), Some(entry("c_1")))).expect("commit");

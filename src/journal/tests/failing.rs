@@ -147,7 +147,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
-fn it_opens_on_a_full_disk_and_mends_itself() {
+fn journal_opens_on_a_full_disk_and_recovers() {
     // A reboot in between changes the directory as well.
     for boot in ["boot 1", "boot 2"] {
         let flaky = Flaky::with_room(PLENTY);
@@ -234,7 +234,7 @@ impl Drop for Mounted {
 }
 
 #[test]
-fn a_disk_that_is_really_full_loses_nothing_and_goes_on_once_there_is_room() {
+fn full_disk_loses_nothing_and_appends_continue_once_there_is_space() {
     let bench = Bench::new();
     let Some(mounted) = Mounted::new(&bench.folder, 4 << 20) else {
         println!("SKIPPED: no tmpfs can be mounted here, so no disk can be really full");

@@ -272,7 +272,7 @@ fn full_disk_ends_the_start_with_an_error_and_loses_nothing() {
 }
 
 #[test]
-fn small_rooms_end_the_migration_at_any_file() {
+fn migration_without_space_ends_with_an_error_at_any_file() {
     let old = Old::new();
     for room in (0..9_000).step_by(333) {
         let mut bench = old.copy();
@@ -291,7 +291,7 @@ fn small_rooms_end_the_migration_at_any_file() {
 }
 
 #[test]
-fn damaged_logs_stay_damaged_at_the_same_event_and_torn_ones_are_cut() {
+fn migration_keeps_damage_at_its_event_and_truncates_torn_tails() {
     let old = Old::new();
     let bench = old.copy();
     let (damaged, torn, empty, newer, strange) = (call("c_7"), call("c_6"), call("c_4"), call("c_2"), call("c_long"));

@@ -65,7 +65,7 @@ fn a_call_that_is_over_gets_a_new_epoch_if_the_machine_lost_its_end() {
 }
 
 #[test]
-fn a_machine_that_does_not_tell_its_boots_may_have_lost_events() {
+fn machine_without_a_boot_id_may_have_lost_events() {
     let bench = Bench { boot_id: String::new(), ..Bench::new() };
     let before = epochs(&two_calls(&bench));
     assert_ne!(epochs(&bench.open())[0], before[0]);
@@ -108,7 +108,7 @@ fn without_its_state_a_journal_counts_as_restored() {
 }
 
 #[test]
-fn orders_rise_over_kills_and_blocks() {
+fn orders_increase_over_kills_and_reserved_blocks() {
     let bench = Bench::new();
     let (mut last, mut head) = (0, 0);
     for round in 0..4 {
@@ -194,7 +194,7 @@ fn one_daemon_at_a_time() {
 }
 
 #[test]
-fn other_versions_are_refused_in_words() {
+fn other_versions_are_refused_with_a_message() {
     let bench = Bench::new();
     bench.open().close();
     let path = bench.path("state");
@@ -217,7 +217,7 @@ fn other_versions_are_refused_in_words() {
 }
 
 #[test]
-fn everything_is_private() {
+fn files_and_folders_are_private() {
     let bench = Bench::new();
     fs::create_dir(&bench.folder).expect("made");
     fs::set_permissions(&bench.folder, fs::Permissions::from_mode(0o755)).expect("opened up");

@@ -17,7 +17,7 @@ fn names(store: &Embedded) -> Vec<String> {
 }
 
 #[test]
-fn an_erased_call_is_gone_for_good_and_its_id_free() {
+fn erased_call_stays_erased_and_its_id_is_free() {
     let bench = Bench::new();
     let store = bench.open();
     let heard = Arc::new(Heard::default());
@@ -40,7 +40,7 @@ fn an_erased_call_is_gone_for_good_and_its_id_free() {
 }
 
 #[test]
-fn old_calls_go_and_open_ones_stay() {
+fn retention_erases_old_calls_and_keeps_open_ones() {
     let mut bench = Bench::new();
     bench.config.retention = Some(Duration::from_secs(2 * 24 * 60 * 60));
     let store = bench.open();
@@ -67,7 +67,7 @@ fn old_calls_go_and_open_ones_stay() {
 }
 
 #[test]
-fn the_oldest_calls_go_while_all_are_too_large() {
+fn oldest_calls_are_erased_while_the_logs_exceed_max_bytes() {
     let mut bench = Bench::new();
     let store = bench.open();
     for (name, ended_at_ms) in [("c_1", 30), ("c_2", 10), ("c_3", 40), ("c_4", 20)] {

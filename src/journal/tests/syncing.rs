@@ -94,7 +94,7 @@ fn nothing_is_seen_before_it_is_synced() {
 }
 
 #[test]
-fn a_batch_that_cannot_be_synced_never_was() {
+fn unsynced_batch_is_not_visible() {
     let Fixture { bench, gate, heard, store } = fixture();
     let (c, path) = (call("c_1"), bench.log_path(&call("c_1")));
     gate.set(&path, Some(false));
@@ -112,7 +112,7 @@ fn a_batch_that_cannot_be_synced_never_was() {
 }
 
 #[test]
-fn a_call_whose_first_batch_cannot_be_synced_never_was() {
+fn call_whose_first_batch_cannot_be_synced_does_not_exist() {
     let Fixture { bench, gate, store, .. } = fixture();
     gate.set(&bench.path("directory.log"), Some(false));
     let new = call("c_new");
@@ -133,7 +133,7 @@ fn a_call_whose_first_batch_cannot_be_synced_never_was() {
 }
 
 #[test]
-fn a_second_writer_waits_for_the_batch_on_its_way() {
+fn second_writer_waits_for_the_batch_in_flight() {
     let Fixture { bench, gate, store, .. } = fixture();
     let (c, path) = (call("c_1"), bench.log_path(&call("c_1")));
     gate.set(&path, None);

@@ -162,7 +162,7 @@ proptest! {
     }
 
     #[test]
-    fn an_open_log_is_read_on_behind_its_damage((at, with) in (any::<Index>(), 1..=u8::MAX), zeros in 0..2000_usize) {
+    fn open_log_is_read_after_its_damaged_part((at, with) in (any::<Index>(), 1..=u8::MAX), zeros in 0..2000_usize) {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("attempts.log");
         let (mut log, _) = log::Log::open(&path, (0, 0)).expect("open");
@@ -214,7 +214,7 @@ fn write(ledger: &Ledger, ids: std::ops::RangeInclusive<i64>) {
 }
 
 #[test]
-fn a_damaged_length_costs_one_entry_at_a_start_and_while_running() {
+fn damaged_length_loses_one_entry_at_a_start_and_while_running() {
     let folder = tempfile::tempdir().expect("folder");
     let ledger = open(folder.path());
     write(&ledger, 1..=2);
@@ -246,7 +246,7 @@ fn a_damaged_length_costs_one_entry_at_a_start_and_while_running() {
 }
 
 #[test]
-fn a_log_that_is_another_than_was_taken_over_is_read_from_its_start() {
+fn replaced_log_is_read_from_its_start() {
     let folder = tempfile::tempdir().expect("folder");
     let ledger = open(folder.path());
     write(&ledger, 1..=4);

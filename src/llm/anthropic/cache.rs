@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floors_are_those_of_the_model() {
+    fn minimum_prefix_depends_on_the_model() {
         for (model, floor) in [
             ("claude-haiku-4-5-20251001", 4_096),
             ("claude-opus-4-6", 4_096),

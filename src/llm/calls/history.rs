@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_are_lawful_and_free_stay_and_signatures_too() {
+    fn valid_unused_ids_and_signatures_stay() {
         let messages = [asks(&["a", "b~ts~sig"]), result("b~ts~sig"), result("a")];
         assert!(
             matches!(unique_ids(&messages[..1], ANY), Cow::Borrowed(_)),

@@ -35,7 +35,7 @@ fn together(parts: Vec<Part>) -> (Vec<(String, String, String)>, bool) {
 
 /// Parts as vendors send them, and the calls that they form.
 #[test]
-fn calls_are_told_apart_whatever_the_vendor_says_of_them() {
+fn calls_are_separated_without_usable_indexes_and_ids() {
     let at = Some;
     type Case = (&'static str, Vec<Part>, Vec<(&'static str, &'static str)>);
     let two = || vec![("f", r#"{"a":1}"#), ("g", r#"{"b":2}"#)];
@@ -230,7 +230,7 @@ fn calls_are_told_apart_whatever_the_vendor_says_of_them() {
 }
 
 #[test]
-fn a_vendor_that_means_what_it_says_is_trusted_and_no_other() {
+fn indexes_are_trusted_only_of_vendors_that_follow_the_format() {
     let openai = || vec![part(Some(0), "x", "f", ""), part(Some(0), "", "", "{}"), part(Some(1), "y", "g", "{}")];
     let (calls, trusted) = together(openai());
     assert!(trusted, "its chunks can go out as they came");
@@ -255,7 +255,7 @@ fn a_vendor_that_means_what_it_says_is_trusted_and_no_other() {
 }
 
 #[test]
-fn fresh_ids_never_come_twice() {
+fn generated_ids_never_repeat() {
     let ids: HashSet<String> = (0..100).map(|_| together(vec![part(Some(0), "", "f", "{}")]).0.remove(0).0).collect();
     assert_eq!(ids.len(), 100, "ids of one conversation's answers");
     let mut calls = Calls::default();
@@ -312,7 +312,7 @@ proptest! {
     #![proptest_config(kept())]
 
     #[test]
-    fn calls_come_through_any_habits(
+    fn calls_are_assembled_from_parts_of_any_form(
         habits in habits(),
         calls in proptest::collection::vec(("[fg]", "[a-c{}\\[\\]\"\\\\]{0,6}"), 1..5),
     ) {

@@ -13,7 +13,7 @@ fn unknown() -> Reason {
 }
 
 #[test]
-fn each_row_of_the_table_is_kept() {
+fn each_row_of_the_table_applies() {
     let cut = Err(Incomplete::Cut);
     let empty = Err(Incomplete::Empty);
     let odd = || Err(Incomplete::Unknown("odd".to_owned()));
@@ -55,7 +55,7 @@ fn each_row_of_the_table_is_kept() {
 }
 
 #[test]
-fn word_of_a_vendor_is_known_a_failure_unknown_or_absent() {
+fn finish_reason_is_known_a_failure_unknown_or_absent() {
     for word in
         ["stop", "STOP", "Stop", "end_turn", "COMPLETE", "eos", "eos_token", "FINISH_REASON_STOP", "stop-sequence"]
     {
@@ -133,14 +133,14 @@ fn several_answers_have_to_end_each() {
 }
 
 #[test]
-fn words_after_a_finish_reason_show_that_it_was_none() {
+fn text_after_a_finish_reason_makes_it_invalid() {
     assert_eq!(ended(&[stop(0), text(0)], 0, 1, true), Err(Incomplete::Cut));
     assert!(ended(&[stop(0), text(0), stop(0)], 0, 1, false).is_ok());
     assert!(ended(&[text(0), stop(0), Piece::Text { choice: 0, text: String::new() }], 0, 1, false).is_ok());
 }
 
 #[test]
-fn unread_events_are_forgiven_only_beside_words_and_a_known_end() {
+fn unreadable_events_are_ignored_only_in_a_complete_answer() {
     assert!(ended(&[text(0), stop(0)], 1, 1, true).is_ok());
     for pieces in [vec![], vec![Piece::Done], vec![stop(0), Piece::Done], vec![text(0), Piece::Done], vec![text(0)]] {
         assert_eq!(ended(&pieces, 2, 1, true), Err(Incomplete::Unread(2)), "{pieces:?}");
@@ -148,7 +148,7 @@ fn unread_events_are_forgiven_only_beside_words_and_a_known_end() {
 }
 
 #[test]
-fn thinking_alone_is_not_said() {
+fn answer_with_only_thinking_is_incomplete() {
     let thought = Piece::Reasoning { choice: 0, text: "hm".to_owned() };
     assert_eq!(ended(&[thought.clone(), Piece::Done], 0, 1, true), Err(Incomplete::Empty));
     assert_eq!(ended(&[thought.clone(), stop(0)], 0, 1, false), Err(Incomplete::Cut));
@@ -186,7 +186,7 @@ fn whole_body_of_each_provider_needs_a_known_finish_reason() {
 }
 
 #[test]
-fn gemini_that_stops_without_a_part_says_nothing() {
+fn gemini_stop_without_a_part_is_incomplete() {
     let google = crate::llm::provider("google").expect("google");
     let empty = r#"{"candidates":[{"content":{"role":"model"},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":3,"totalTokenCount":3}}"#;
     assert!(matches!(google.answer(empty.as_bytes()), Err(StreamError::Incomplete { why: Incomplete::Empty, .. })));

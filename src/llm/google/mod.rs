@@ -264,7 +264,7 @@ fn write_parts(out: &mut Vec<u8>, message: &Message, names: &Names<'_>, first: &
             .copied()
             .or(message.name.as_deref())
             .ok_or_else(|| Unsupported(format!("no tool call {id:?} before its result")))?;
-        // The response must be an object: anything else is wrapped.
+        // Gemini accepts only an object as a function's response, so any other value is put into one.
         let result = match serde_json::from_str::<Value>(&message.content.plain()) {
             Ok(object @ Value::Object(_)) => object,
             Ok(other) => json!({ "result": other }),

@@ -184,7 +184,7 @@ mod tests {
     use crate::base::testing::kept;
 
     #[test]
-    fn speech_is_cleaned_and_sense_is_kept() {
+    fn fillers_are_removed_and_the_meaning_stays() {
         for (said, clean) in [
             ("Um so we we need a a f for the uh new remote.", "so we need a a f for the new remote."),
             ("Don't you know that yellow means slow down?", "Don't you know that yellow means slow down?"),

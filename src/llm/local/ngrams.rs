@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn leanings_are_those_of_the_training_script() {
+    fn scores_are_those_of_the_training_script() {
         for (text, expected) in [
             ("I love it!", 7.4712),
             ("This is terrible, nobody helps me.", -3.5392),

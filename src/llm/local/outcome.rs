@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settled_things_weigh_more_than_talk() {
+    fn decisions_weigh_more_than_other_sentences() {
         let settled = [
             "I have booked it for Thursday between eight and ten.",
             "We cannot accept the return.",

@@ -201,7 +201,7 @@ mod tests {
     use crate::base::testing::kept;
 
     #[test]
-    fn service_calls_sound_as_people_hear_them() {
+    fn sentiment_of_typical_sentences_is_as_expected() {
         for (text, expected) in [
             ("How can I help you today?", "neutral"),
             ("Okay, sure, let me check that for you please.", "neutral"),

@@ -271,7 +271,7 @@ fn summary_follows_the_call_to_its_latest_turns() {
 }
 
 #[test]
-fn politeness_and_sympathy_of_one_who_serves_are_not_his_mood() {
+fn politeness_of_an_agent_is_not_positive_sentiment() {
     let call = [
         ("A", "Thank you for calling Northwind, how can I help you today?"),
         ("B", "My heating has been broken for a week and nobody comes. This is terrible!"),
@@ -324,7 +324,7 @@ fn sentiment_is_overall_by_speaker_and_over_time() {
 }
 
 #[test]
-fn sentiment_of_a_turn_knows_who_serves_from_the_turns_before() {
+fn sentiment_of_a_turn_recognises_the_agent_from_earlier_turns() {
     let call = [
         ("A", "Thank you for calling Northwind, how can I help you?"),
         ("B", "Nobody came on Monday."),

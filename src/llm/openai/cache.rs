@@ -18,11 +18,11 @@ const EXPLICIT_TTL: &str = "30m";
 /// How a request uses a prompt cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// Not at all.
+    /// Requests have no fields for caching.
     None,
-    /// With OpenAI's key, and its breakpoints if the model has them.
+    /// Requests have OpenAI's `prompt_cache_key`, and its breakpoints if the model has them.
     OpenAi,
-    /// With AssemblyAI's fields: the key for models that support it, a mark on a message for Claude models.
+    /// Requests have AssemblyAI's fields: the key for models that support it, a mark on a message for Claude models.
     AssemblyAi,
 }
 
@@ -48,7 +48,6 @@ impl Dialect {
         }
     }
 
-    /// The prompt cache of a model.
     pub(super) fn of(self, model: &str) -> Option<PromptCache> {
         let implicit = PromptCache { floor_tokens: FLOOR, ..PromptCache::IMPLICIT };
         match self.spelling(model) {
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn caches_are_those_of_the_model_behind() {
+    fn cache_rules_are_those_of_the_model_behind_a_gateway() {
         let floor = |dialect: Dialect, model| dialect.of(model).map(|cache| (cache.floor_tokens, cache.marked));
         assert_eq!(floor(Dialect::OpenAi, "gpt-5-mini"), Some((1_024, false)));
         assert_eq!(floor(Dialect::OpenAi, "gpt-5.6-terra"), Some((1_024, true)));

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_nothing_but_text() {
+    fn only_plain_text_chunks_are_recognised() {
         let chunk = |choice: &str, more: &str| {
             let text = format!(
                 "{{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[{choice}]{more}}}"

@@ -147,7 +147,7 @@ mod tests {
     use crate::llm::sse::Event;
 
     #[test]
-    fn only_chunks_of_openais_own_shape_are_such() {
+    fn only_chunks_in_openais_format_are_recognised() {
         let chunk = |choices: &str, more: &str| {
             format!(
                 r#"{{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":{choices}{more}}}"#

@@ -60,7 +60,7 @@ impl<'de> Deserialize<'de> for WireText {
 }
 
 impl WireText {
-    /// Splits it into the thinking and the text.
+    /// Splits the value into thinking and text.
     pub(super) fn split(self) -> (Option<String>, Option<String>) {
         let parts = match self {
             Self::Text(text) | Self::Number(text) => return (None, Some(text)),

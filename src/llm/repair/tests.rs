@@ -15,7 +15,7 @@ fn parse_as(text: &str, valid: impl Fn(&Value) -> bool) -> Option<(Value, bool)>
 }
 
 #[test]
-fn what_models_write() {
+fn typical_model_output_is_repaired() {
     let cases = [
         ("{\"a\":\"x\ny\"}", json!({"a":"x\ny"})),
         ("```json\n{\"a\":1}\n```", json!({"a":1})),
@@ -36,7 +36,7 @@ fn what_models_write() {
 }
 
 #[test]
-fn the_last_whole_object_is_meant_and_no_draft() {
+fn last_complete_object_is_the_answer() {
     let calm = json!({"level":"calm"});
     let cases = [
         "Maybe {\"level\":\"tense\"}? No: {\"level\":\"calm\"}",
@@ -84,7 +84,7 @@ fn prose_full_of_brackets_is_read_in_steps_of_its_length() {
 }
 
 #[test]
-fn text_over_the_budget_is_given_up() {
+fn text_over_the_step_limit_is_refused() {
     let few = Limits { steps: Bound::new("test_steps", 10_000), ..REPAIRING };
     let given_up = super::parse(&"[{".repeat(50_000), &mut Budget::new(few));
     assert_eq!(given_up, Err(Exceeded::Limit(few.steps)));

@@ -45,7 +45,7 @@ const MAX_SET_ASIDE: u32 = 64;
 /// Receives a part of the text; the flag is true if it is thinking.
 pub(super) type Take<'t> = dyn FnMut(bool, &str) + 't;
 
-/// Position in the text.
+/// The part of the text in which the reader is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Before any text but white space: a tag may follow.

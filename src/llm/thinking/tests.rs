@@ -43,7 +43,7 @@ fn blocks_of_thinking_beyond_what_models_write_are_the_answer() {
 }
 
 #[test]
-fn thinking_before_the_answer_is_set_aside_by_every_tag() {
+fn thinking_before_the_answer_is_separated_for_every_tag() {
     for (open, close) in OPEN_CLOSE {
         for (text, thought, answer) in [
             (format!("{open}a < b{close}It is."), "a < b", "It is."),
@@ -89,7 +89,7 @@ fn tags_that_are_only_mentioned_stay() {
 }
 
 #[test]
-fn an_end_without_its_beginning_is_one_where_the_text_can_wait() {
+fn closing_tag_without_an_opening_one_counts_if_text_can_be_delayed() {
     for (text, thought, answer) in [
         ("Okay, the customer\nis calm.\n</think>\n\n{\"level\":1}", "Okay, the customer\nis calm.", "{\"level\":1}"),
         ("Maybe {\"level\":0}?</think>{\"level\":1}", "Maybe {\"level\":0}?", "{\"level\":1}"),
@@ -108,7 +108,7 @@ fn an_end_without_its_beginning_is_one_where_the_text_can_wait() {
 }
 
 #[test]
-fn thinking_without_an_opening_tag_is_told_for_the_next_answer() {
+fn missing_opening_tag_is_remembered_for_the_next_answer() {
     for (parts, patient, unmarked) in [
         (&["hm", "</think>", "It is."][..], false, Some(true)),
         (&["It is", " so.\n</think>\n"], false, Some(true)),

@@ -248,7 +248,7 @@ proptest! {
     }
 
     #[test]
-    fn text_without_a_word_about_coming_back_gives_no_wait(
+    fn text_that_does_not_mention_retrying_gives_no_wait(
         words in proptest::collection::vec(
             prop_oneof![
                 Just("limit".to_owned()), Just("tokens".to_owned()), Just("per".to_owned()), Just("minute".to_owned()),
@@ -263,7 +263,7 @@ proptest! {
     }
 
     #[test]
-    fn text_of_any_kind_is_read_without_a_fault(text in "\\PC{0,80}", tail in "(in |after |P|T|[0-9:.,-]|s|m|h){0,20}") {
+    fn any_text_is_read_without_a_panic(text in "\\PC{0,80}", tail in "(in |after |P|T|[0-9:.,-]|s|m|h){0,20}") {
         let _ = in_text(&format!("retry {tail}{text}"));
         let _ = in_text(&format!("{text} wait {tail}"));
         let _ = value(&tail);

@@ -86,7 +86,7 @@ pub struct SubscribedCall {
     pub epoch: Option<String>,
     /// Position of its newest event.
     pub seq: Seq,
-    /// Set if `resume` is met for it: no snapshot comes.
+    /// Set if the requested position of the call can be resumed: no snapshot is sent.
     pub recovered: bool,
 }
 
@@ -104,7 +104,7 @@ pub struct Subscribed {
     #[serde(with = "pairs")]
     #[cfg_attr(test, schemars(with = "std::collections::BTreeMap<CallId, SubscribedCall>"))]
     pub calls: Vec<(CallId, SubscribedCall)>,
-    /// For all calls: set if the cursor that the request has is met.
+    /// For all calls: set if the requested cursor can be resumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered: Option<bool>,
     /// For all calls: where the subscription can be resumed.
@@ -141,7 +141,7 @@ pub struct Dropped {
     pub deltas: u64,
 }
 
-/// `lagged`: live frames were dropped, because the socket took them too slowly.
+/// `lagged`: live frames were dropped, because the client read too slowly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lagged {
@@ -161,11 +161,11 @@ struct Push {
     cursor: Option<String>,
 }
 
-/// An event of a call, as a subscription brings it.
+/// An event of a call, as it is sent to a subscription.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Pushed {
-    /// The subscription that it comes for; a sink's frames have none.
+    /// The subscription that the event is sent for; a sink's frames have none.
     #[cfg_attr(test, serde(skip_serializing_if = "Option::is_none"))]
     pub subscription: Option<String>,
     /// Where a subscription to all calls can be resumed.

@@ -24,7 +24,7 @@ pub enum ClientFrame {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Subscribe {
-    /// Comes back on the answer: a string of at most 256 characters, or a number.
+    /// Repeated in the answer: a string of at most 256 characters, or a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Value>,
     #[serde(rename = "type")]
@@ -33,7 +33,7 @@ pub struct Subscribe {
     /// Only calls whose `meta` has all these members.
     #[serde(default, rename = "match", skip_serializing_if = "JsonMap::is_empty")]
     pub matching: JsonMap,
-    /// Takes calls that do not exist yet.
+    /// Allows calls that do not exist yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub wait: bool,
     /// Only insights of these analyses; all if absent.
@@ -42,13 +42,13 @@ pub struct Subscribe {
     /// `false`: no `alert.raised`, no `alert.cleared`, and no alerts in snapshots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alerts: Option<bool>,
-    /// Kinds of frames beside insights, alerts and call events; `["turns"]` if absent.
+    /// Kinds of frames besides insights, alerts and call events; `["turns"]` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include: Option<Vec<Include>>,
-    /// Where an earlier subscription was.
+    /// The position of an earlier subscription, to resume it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,
-    /// By analysis; `all` where nothing is said.
+    /// Which insights of an analysis are sent; `all` if it is not listed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub delivery: BTreeMap<String, Delivery>,
 }
@@ -82,7 +82,7 @@ pub enum Calls {
     These(Vec<CallId>),
 }
 
-/// A kind of frames that comes only if it is asked for.
+/// A kind of frames that is sent only on request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -97,28 +97,28 @@ pub enum Include {
     Deltas,
 }
 
-/// Which insights of an analysis come.
+/// Which insights of an analysis are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Delivery {
-    /// Each of them.
+    /// All of them.
     All,
-    /// Those that are superseded may be left out.
+    /// Superseded ones may be left out.
     Latest,
 }
 
-/// Where a subscription goes on.
+/// The position from which a subscription continues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Resume {
     /// For all calls.
     Cursor {
-        /// The newest one that came.
+        /// The newest cursor that was received.
         cursor: String,
     },
-    /// By call.
+    /// For single calls: a position in each.
     Positions(BTreeMap<CallId, Position>),
 }
 

@@ -1,6 +1,5 @@
-//! The state of a call, for a subscriber that begins or that cannot go on where it was.
-//!
-//! Knows no call: the state is made from a view of it.
+//! The state of a call, for a subscriber that is new or that cannot resume its position. Knows no call: the state is
+//! made from a view of the call.
 
 use std::borrow::Cow;
 
@@ -9,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::protocol::tag;
 use crate::types::{CallId, JsonMap, OpenAlert, Seq, Turn, TurnNo, Word};
 
-/// `snapshot`: the state of a call; the next event of it has the `seq` after this one.
+/// `snapshot`: the state of a call; the call's next event has the `seq` after this one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Snapshot<'a> {

@@ -134,7 +134,7 @@ fn frame_without_a_needed_field_is_refused_by_its_name() {
 }
 
 #[test]
-fn part_that_cannot_be_read_costs_itself_alone() {
+fn unreadable_part_loses_only_itself() {
     let decode = |frame: &str| {
         let mut out = Vec::new();
         let lost = AssemblyAi.open().decode(frame, &mut out).expect("decodes");

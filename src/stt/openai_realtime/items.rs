@@ -307,7 +307,6 @@ fn words(segment: &Segment) -> Vec<Word> {
         .collect()
 }
 
-/// The key of an item's turn.
 pub(super) fn key(item_id: &str) -> TurnKey {
     TurnKey::Vendor(item_id.to_owned())
 }

@@ -296,7 +296,7 @@ fn verdict(
 }
 
 #[test]
-fn one_changed_field_costs_no_more_than_it_says() {
+fn one_changed_field_loses_no_more_than_documented() {
     let (mut tried, mut wrong) = (0, Vec::new());
     for (dialect, _, frames) in bare().filter(|(.., name, _)| name == "full") {
         let mut seen = BTreeMap::<String, usize>::new();

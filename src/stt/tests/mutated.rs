@@ -54,7 +54,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..kept() })]
 
     #[test]
-    fn mutated_frames_do_no_harm(
+    fn mutated_frames_change_no_earlier_event(
         picks in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec((any::<usize>(), any::<u8>(), any::<u8>()), 0..4)), 1..30),
         which in any::<prop::sample::Index>(),
     ) {
@@ -87,7 +87,7 @@ proptest! {
     }
 
     #[test]
-    fn frames_that_are_no_messages_do_no_harm(frame in ".{0,200}", which in any::<prop::sample::Index>()) {
+    fn refused_frame_adds_no_events(frame in ".{0,200}", which in any::<prop::sample::Index>()) {
         let dialect = DIALECTS[which.index(DIALECTS.len())];
         let mut out = Vec::new();
         if dialect.open().decode(&frame, &mut out).is_err() {

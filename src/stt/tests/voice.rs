@@ -111,7 +111,7 @@ fn voice_detection_of_each_vendor_is_events() {
 }
 
 #[test]
-fn voice_alone_is_no_evidence_of_a_dialect() {
+fn voice_detection_does_not_identify_a_dialect() {
     for frame in [r#"{"type":"SpeechStarted"}"#, r#"{"type":"Silence","start_ms":0,"end_ms":1}"#] {
         let mut events = Vec::new();
         let result = crate::stt::dialect("assemblyai").expect("a dialect").open().decode(frame, &mut events);

@@ -1,12 +1,13 @@
-//! Measures what the gateway adds to a request. Each figure stands beside direct calls to the same mock vendor, in the
-//! same run, in alternating windows, and beside two lower bounds: a bare pipe between two sockets, which is the least
-//! that anything in between can take on this machine, and a bare relay on the same HTTP libraries, the least of a
-//! gateway on them. The gateway under test is alone on the first core; mock and generator share the next one (or have
-//! one each).
+//! Measures the time that the gateway adds to a request. Each figure is printed beside that of direct calls to the same
+//! mock vendor, in the same run, in alternating windows, and beside two lower bounds: a bare pipe between two sockets,
+//! the least work of any program in between, and a bare relay on the same HTTP libraries, the least work of a gateway
+//! with them. The gateway under test has the first core to itself; mock and generator share the next one (or have one
+//! each).
 //!
-//! `cargo bench --bench gateway [-- ROW…]`, rows: `plain saturated slow stream flood abort memory`. `--rounds N` repeats
-//! each window pair (medians count). Other gateways are measured beside ours with `--mock PORT` (where they look for the
-//! vendor) and `--peer NAME,PID,PORT,PATH,MODEL,KEY` each; `scripts/compare-gateways` does all of it.
+//! `cargo bench --bench gateway [-- ROW…]`, rows: `plain saturated slow stream flood abort memory`. `--rounds N`
+//! repeats each pair of windows; the medians are reported. Other gateways can be measured in the same run: `--mock
+//! PORT` sets the port at which they reach the vendor, and each `--peer NAME,PID,PORT,PATH,MODEL,KEY` is one of them.
+//! `scripts/compare-gateways` does all of it.
 //!
 //! An idle processor sleeps. A virtual processor is then woken by its host, which takes longer than all other work for
 //! a single chunk. `--awake` prevents this by loops of idle priority, so that only the work of the programs is

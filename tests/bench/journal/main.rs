@@ -1,10 +1,11 @@
-//! Measures the cost of the journal, beside minimal programs for the same task, in the same run.
+//! Measures the cost of the journal, compared with minimal programs for the same task, in the same run.
 //!
-//! * *inline*: appends of two events (as one turn makes) on the caller's thread, beside a bare `write` of as many bytes
-//!   with a checksum to a file per call; closed loop, then paced as a quiet daemon's are, so that cores sleep between.
-//! * *machine*: from append to durable acknowledgement, beside a bare group-committing writer: one thread, one file,
-//!   everything that waits written and synced at once.
-//! * *cold*: opening 10,000 open calls, the memory of one that was touched, and reads.
+//! * *inline*: appends of two events (as one turn makes) on the caller's thread, compared with a bare `write` per call
+//!   of as many bytes with a checksum to a file; first in a closed loop, then at the rate of a daemon with little load,
+//!   so that cores sleep in between.
+//! * *machine*: the time from an append to its durable acknowledgement, compared with a bare writer with group commit:
+//!   one thread and one file; everything that waits is written and synced at once.
+//! * *cold*: opening a journal with 10,000 open calls, the memory of a call that was used, and reads.
 //!
 //! `cargo bench --bench journal [-- ROW…]`, rows: `inline paced machine cold`. The figures mean nothing on a busy
 //! machine.

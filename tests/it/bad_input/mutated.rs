@@ -106,7 +106,7 @@ fn ends_something(text: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mutated_ingest_frames_lose_no_good_turn() {
+async fn mutated_ingest_frames_lose_no_valid_turn() {
     let _machine = shared().await;
     let count = knob("MUTATED", 3000);
     let mut daemon = Daemon::start("[ingest]\nlinger_ms = 50\nanalyses = [\"summary\"]\n").await;
@@ -187,7 +187,7 @@ async fn mutated_ingest_frames_lose_no_good_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mutated_subscribe_frames_harm_nobody() {
+async fn mutated_subscribe_frames_affect_no_other_socket() {
     let _machine = shared().await;
     let count = knob("MUTATED", 3000) / 2;
     let mut daemon = Daemon::start("").await;

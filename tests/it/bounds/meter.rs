@@ -83,7 +83,7 @@ fn peak() -> u64 {
 }
 
 #[test]
-fn meter_finds_what_is_over_a_bound() {
+fn meter_detects_a_case_over_its_limit() {
     let bounds = Bounds { cpu_ms: 20_000, us_per_step: 40, mib: 32 };
     let metered = measure(Spent::default);
     metered.within(&bounds).expect("nothing was done");

@@ -71,7 +71,7 @@ const SUBJECTS: &[Subject] = &[
 const KNOWN: &[(&str, u64)] = &[("schema", 28), ("answer", 2_006_337), ("stt", 5_000_367)];
 
 #[test]
-fn fuzz_cases_stay_within_their_bounds() {
+fn fuzz_cases_stay_within_their_limits() {
     let _machine = tokio::runtime::Builder::new_current_thread().build().expect("runtime").block_on(shared());
     // With the stack of the daemon's threads.
     let worker = std::thread::Builder::new().stack_size(2 * 1024 * 1024).spawn(fuzz).expect("a thread");

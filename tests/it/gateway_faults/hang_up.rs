@@ -81,7 +81,7 @@ async fn aborts_the_request_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_is_over_aborts_what_is_left_of_its_jobs() {
+async fn completed_call_aborts_its_remaining_jobs() {
     let _machine = shared().await;
     let vendor = Vendor::start(Dialect::OpenAi, |_| vec![Step::Hang]).await;
     let config = vendor.endpoint("e", "")

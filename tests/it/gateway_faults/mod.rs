@@ -275,7 +275,7 @@ fn audit(case: &Case, dialect: Dialect, bad: &Vendor, rows: &[Row]) -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn comments_that_keep_the_line_alive_do_not_wind_the_clock_up() {
+async fn keep_alive_comments_do_not_restart_the_token_timeout() {
     let _machine = shared().await;
     let vendor = Vendor::start(Dialect::OpenAi, |asked| {
         let text = Dialect::OpenAi.text("so", Tokens::of(asked));

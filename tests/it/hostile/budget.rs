@@ -94,7 +94,7 @@ async fn schema_that_doubles_with_each_definition_is_refused_before_anybody_is_a
 /// Each level of the answer doubles the work, and a vendor can make it as deep as it likes; and an answer with very
 /// many errors.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answer_that_takes_too_much_to_check_is_given_up_by_name() {
+async fn answer_that_takes_too_much_to_check_is_too_complex() {
     let (mock, target) = mocked("").await;
     let list = json!({"type": "array", "items": {"$ref": "#"}});
     let twice = json!({"anyOf": [list, list, {"type": "integer", "maximum": 0}]});
@@ -140,7 +140,7 @@ async fn patterns_over_their_number_or_size_are_refused() {
 
 /// Each schema is new, and its patterns keep caches of their matches.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn schemas_with_patterns_do_not_pile_up() {
+async fn schemas_with_patterns_do_not_accumulate_in_memory() {
     let (mock, target) = mocked("").await;
     mock.script(|_| Step::Say(format!("\"{}\"", "ab".repeat(500)), Duration::ZERO));
     let port = target.daemon.port;
@@ -207,7 +207,7 @@ async fn insight_with_more_quotes_than_are_checked_fails_by_name() {
 
 /// As many quotes as allowed, none of which is in any turn: each is searched for in all turns.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn quotes_that_nobody_said_are_marked_and_hold_up_nobody() {
+async fn unverified_quotes_are_marked_and_delay_no_other_call() {
     let (mock, target) =
         mocked("[ingest]\nlinger_ms = 50\nfinal_timeout_ms = 2000\n[analyses.summary]\nbundle = \"\"\n").await;
     mock.script(|_| Step::Say(summary(200), Duration::ZERO));
@@ -224,7 +224,7 @@ async fn quotes_that_nobody_said_are_marked_and_hold_up_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answer_of_brackets_is_repaired_beside_and_thinking_has_an_end() {
+async fn deeply_nested_answer_and_many_thinking_tags_stay_within_the_bounds() {
     let (mock, target) = mocked("").await;
     let port = target.daemon.port;
     let ask = || {

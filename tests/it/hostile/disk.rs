@@ -157,7 +157,7 @@ async fn say_until_full(client: &mut Client, disk: &SmallDisk) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_is_told_to_quiet_producers_and_holds_up_no_recording_that_is_posted() {
+async fn full_disk_is_reported_to_idle_producers_and_fails_posted_recordings() {
     let _machine = shared().await;
     let Some(disk) = SmallDisk::mount("24m") else { return };
     let home = tempfile::tempdir().expect("folder");
@@ -217,7 +217,7 @@ async fn while_the_disk_is_full_what_is_durable_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_start_on_a_full_disk_serves_what_there_is_and_mends_itself() {
+async fn start_on_a_full_disk_serves_stored_calls_and_recovers() {
     let _machine = shared().await;
     let Some(disk) = SmallDisk::mount("24m") else { return };
     let home = tempfile::tempdir().expect("folder");
@@ -244,7 +244,7 @@ async fn a_start_on_a_full_disk_serves_what_there_is_and_mends_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_torn_directory_loses_no_call() {
+async fn truncated_directory_loses_no_call() {
     let _machine = shared().await;
     let mut daemon = Daemon::start("[ingest]\nanalyses = [\"summary\"]\nlinger_ms = 0\nidle_timeout_ms = 200\n").await;
     let say = async |daemon: &Daemon, call: &str, meta: &str| {
@@ -304,7 +304,7 @@ async fn a_ledger_that_is_locked_at_the_start_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_state_file_that_is_garbage_says_what_to_do() {
+async fn unreadable_state_file_error_says_what_to_do() {
     let _machine = shared().await;
     let mut daemon = Daemon::start("").await;
     daemon.kill9();

@@ -37,7 +37,7 @@ async fn with_little_room(daemon: &Daemon, path: &str) -> Client {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_ping_and_do_not_read_fill_no_memory() {
+async fn clients_that_ping_without_reading_use_bounded_memory() {
     let target = Target::start("[limits]\ninflight_bytes = 16777216\n").await;
     let report = target
         .during(async {
@@ -59,7 +59,7 @@ async fn clients_that_ping_and_do_not_read_fill_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn peers_that_are_dialled_and_ping_without_reading_fill_no_memory() {
+async fn servers_that_ping_without_reading_use_bounded_memory() {
     let source = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let upstream = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let at = |listener: &TcpListener| format!("ws://{}", listener.local_addr().expect("address"));
@@ -104,7 +104,7 @@ async fn answer(mut stream: TcpStream) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bodies_that_do_not_end_are_refused_by_name_and_the_largest_closed() {
+async fn unfinished_bodies_are_refused_and_the_largest_is_closed() {
     let target = Target::start("[limits]\ninflight_bytes = 8388608\n").await;
     let report = target
         .during(async {
@@ -196,7 +196,7 @@ async fn pages_of_events_are_bounded_by_bytes_and_complete() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_that_are_not_read_fill_no_memory() {
+async fn unread_answers_use_bounded_memory() {
     let target = Target::start("[limits]\ninflight_bytes = 8388608\n").await;
     long_call(&target.daemon, "long", 20, 60_000).await;
     let request = "GET /v1/calls/long/events HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(50);
@@ -267,7 +267,7 @@ async fn subscribers_that_do_not_read_are_closed_by_name_and_others_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_that_drips_is_given_up_by_name() {
+async fn slow_body_is_refused_with_body_timeout() {
     let _machine = shared().await;
     let daemon = Daemon::start("[limits]\nbody_timeout_ms = 300\n").await;
     for (path, openai) in [("/v1/chat/completions", true), ("/v1/transcripts", false)] {

@@ -4,7 +4,7 @@ use super::*;
 use crate::hub::testing::call;
 
 #[tokio::test]
-async fn the_journal_failing_is_told() {
+async fn journal_failure_is_sent_to_subscribers() {
     let (sender, receiver) = watch::channel(true);
     let server = Server::start_with(|deps| deps.health = receiver).await;
     let mut client = server.client().await;
@@ -54,7 +54,7 @@ async fn a_frame_over_the_limit_closes() {
 }
 
 #[tokio::test]
-async fn a_drain_tells_to_reconnect_delivers_what_comes_and_closes() {
+async fn shutdown_asks_to_reconnect_delivers_pending_events_and_closes() {
     let server = Server::start().await;
     server.store.start(&call("c_1"), "{}");
     let mut client = server.client().await;
@@ -70,7 +70,7 @@ async fn a_drain_tells_to_reconnect_delivers_what_comes_and_closes() {
 }
 
 #[tokio::test]
-async fn a_damaged_call_is_told_and_the_others_go_on() {
+async fn damaged_call_is_an_error_and_other_calls_continue() {
     let server = Server::start().await;
     for name in ["c_1", "c_2"] {
         server.store.start(&call(name), "{}");

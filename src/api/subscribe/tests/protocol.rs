@@ -56,7 +56,7 @@ async fn calls_may_be_waited_for() {
 }
 
 #[tokio::test]
-async fn one_wrong_thing_refuses_the_whole_frame_and_the_socket_stays() {
+async fn invalid_field_refuses_the_subscribe_and_keeps_the_socket() {
     let server = Server::start().await;
     server.store.start(&call("c_1"), "{}");
     let mut client = server.client().await;
@@ -179,7 +179,7 @@ async fn what_happens_after_subscribed_comes_as_events() {
 }
 
 #[tokio::test]
-async fn live_frames_come_where_asked_for_and_losses_are_told() {
+async fn live_frames_come_on_request_and_losses_are_counted() {
     let server = Server::start().await;
     server.store.start(&call("c_1"), "{}");
     let mut client = server.client().await;

@@ -30,7 +30,7 @@ async fn unread(wait: Duration) -> (tokio::task::JoinHandle<()>, MemorySocket, M
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_reads_nothing_is_cut() {
+async fn unread_socket_of_a_revoked_key_is_closed() {
     // Revoked in the middle of a write; and after a write took too long, while the close waits to be read.
     for (wait, code) in [(1, 4401), (15, 1013)] {
         let (served, client, metrics) = unread(Duration::from_secs(wait)).await;
@@ -43,7 +43,7 @@ async fn who_reads_nothing_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_reads_again_is_told_and_gets_no_more_events_before() {
+async fn socket_of_a_revoked_key_gets_an_error_and_no_further_events() {
     let (served, mut client, _metrics) = unread(Duration::from_secs(1)).await;
     let mut frames: Vec<Value> = Vec::new();
     let code = loop {

@@ -9,7 +9,7 @@ fn holds(text: &str, quote: &str) -> bool {
 }
 
 #[test]
-fn quotes_are_found_whatever_their_dress() {
+fn quotes_are_found_despite_case_punctuation_and_unicode_forms() {
     for (text, quote) in [
         ("Well, I'd like to REPLACE my card - today.", "replace my card"),
         ("Well, I'd like to REPLACE my card - today.", "I'd like … my card"),
@@ -155,7 +155,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_holds_itself_and_is_bounded(text in "\\PC{0,60}") {
+    fn any_text_contains_itself_as_a_quote(text in "\\PC{0,60}") {
         let words = Words::of(&text);
         prop_assert!(words.is_empty() == Quote::of(&text).is_empty());
         prop_assert!(words.is_empty() || words.hold(&Quote::of(&text)), "{:?} {:?}", words, Quote::of(&text));

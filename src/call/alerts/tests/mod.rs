@@ -12,7 +12,7 @@ const DISCLOSURE: &str =
     "[disclosure]\nkind = \"absence\"\nany = [\"this call is recorded\"]\nspeaker = \"agent\"\nwithin_ms = 30000\n";
 
 #[test]
-fn keyword_is_raised_by_a_final_turn_alone_and_once() {
+fn keyword_is_raised_once_and_by_final_turns_only() {
     let mut bench = Bench::new(CHURN, "", "");
     bench.partial(0, "I want to cancel");
     assert_eq!(bench.alerts(), [""; 0], "a partial is not looked at");

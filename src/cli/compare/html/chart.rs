@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_drawn_of_nothing() {
+    fn empty_data_draws_no_chart() {
         let zero = Interval { mean: 0.0, low: Some(0.0), high: Some(0.0), n: 2 };
         assert_eq!(difference(zero, ""), "");
         assert_eq!(steps(&[Steps { colour: colour(0), points: vec![(5, 0.0)] }], 10, "x"), "");

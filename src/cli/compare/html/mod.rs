@@ -1,6 +1,4 @@
 //! The report as one HTML page, which loads nothing and runs no script. Knows no file system.
-//!
-//! Knows no file system.
 
 mod call;
 mod chart;
@@ -19,7 +17,6 @@ const MAX_OPEN: usize = 3;
 /// Content security policy: the page may load and run nothing.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
-/// The page.
 pub(super) fn page(report: &Report) -> String {
     let names: Vec<&str> = report.variants.iter().map(|info| info.name.as_str()).collect();
     let title = escaped(&format!("{} compared", names.join(" and ")));

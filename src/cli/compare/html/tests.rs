@@ -26,7 +26,7 @@ fn tags(page: &str) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn page_loads_nothing_and_text_is_never_markup() {
+async fn page_loads_no_file_and_escapes_text() {
     let folder = tempfile::tempdir().expect("folder");
     record(folder.path(), "call", 3_000, &HOSTILE);
     let sources = all(folder.path());

@@ -103,7 +103,7 @@ async fn request_waits_no_longer_than_max_wait() {
 }
 
 #[tokio::test]
-async fn hopeless_rate_is_refused_at_once_and_unsent_requests_are_given_back() {
+async fn rate_that_cannot_free_in_time_is_refused_at_once() {
     let limiter = limiter(Limits { requests: Some(2), tokens: Some(350), ..Limits::default() });
     let vendor_limits = Arc::default();
     let enter =
@@ -121,7 +121,7 @@ async fn hopeless_rate_is_refused_at_once_and_unsent_requests_are_given_back() {
 }
 
 #[tokio::test]
-async fn model_waiting_for_its_vendor_delays_no_other_model() {
+async fn model_that_waits_for_its_vendor_delays_no_other_model() {
     let limiter = limiter(slots(1));
     let held = limiter.try_enter(&Arc::default(), || NEED).expect("free");
     let slow = Arc::new(VendorLimits::default());

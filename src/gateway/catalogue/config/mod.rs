@@ -33,7 +33,6 @@ pub struct Config {
     pub endpoints: Vec<EndpointConfig>,
     /// Logical models.
     pub models: Vec<ModelConfig>,
-    /// Routes.
     pub routes: Vec<RouteConfig>,
     /// The route of analyses that have none of their own.
     pub default_route: Option<String>,

@@ -90,15 +90,15 @@ pub enum Balance {
 /// The four timeouts, and the deadline that all attempts of a request share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Until the connection is made.
+    /// Maximum time until the connection is made.
     pub connect: Duration,
-    /// From the request to the response's header.
+    /// Maximum time from the request to the response's header.
     pub header: Duration,
-    /// From the header to the first token.
+    /// Maximum time from the header to the first token.
     pub first_token: Duration,
-    /// From token to token.
+    /// Maximum time between two tokens.
     pub between_tokens: Duration,
-    /// For the whole request.
+    /// Maximum time of the whole request.
     pub total: Duration,
 }
 

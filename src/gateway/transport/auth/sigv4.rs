@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_shown_nowhere_and_found_in_texts() {
+    fn secrets_are_redacted_in_debug_output_and_texts() {
         let request = signed("POST", "https://example.amazonaws.com/", "", None, true);
         let credentials = Credentials::parse(&SecretString::from(format!("{ID}:{SECRET}:{SESSION}"))).expect("parsed");
         let auth = SigV4::new(credentials, "us-east-1", "service");

@@ -284,7 +284,7 @@ mod tests {
         }
 
         #[test]
-        fn bytes_that_are_no_message_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = events(&[&bytes]);
         }
     }

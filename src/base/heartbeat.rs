@@ -9,9 +9,9 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 /// Number of pings that may stay unanswered.
 const UNANSWERED: u32 = 2;
 
-/// What the user of a [`Pulse`] must do.
+/// What the user of a [`Heartbeat`] must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beat {
+pub enum HeartbeatAction {
     /// Send a ping.
     Ping,
     /// The peer is gone.
@@ -20,12 +20,12 @@ pub enum Beat {
 
 /// The heartbeat of one peer.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct Heartbeat {
     ticks: Interval,
     unanswered: u32,
 }
 
-impl Pulse {
+impl Heartbeat {
     /// For a peer that is connected now; `every` is the interval of pings.
     pub fn new(every: Duration) -> Self {
         let mut ticks = interval_at(Instant::now() + every, every);
@@ -43,16 +43,16 @@ impl Pulse {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn beat(&mut self, listening: bool) -> Beat {
+    pub async fn beat(&mut self, listening: bool) -> HeartbeatAction {
         self.ticks.tick().await;
         if !listening {
-            return Beat::Ping;
+            return HeartbeatAction::Ping;
         }
         if self.unanswered >= UNANSWERED {
-            return Beat::Gone;
+            return HeartbeatAction::Gone;
         }
         self.unanswered += 1;
-        Beat::Ping
+        HeartbeatAction::Ping
     }
 }
 
@@ -63,28 +63,28 @@ mod tests {
     const EVERY: Duration = Duration::from_secs(20);
 
     #[tokio::test(start_paused = true)]
-    async fn two_pings_without_a_word_are_enough() {
+    async fn two_unanswered_pings_end_the_connection() {
         let began = Instant::now();
-        let mut pulse = Pulse::new(EVERY);
+        let mut heartbeat = Heartbeat::new(EVERY);
         for _ in 0..5 {
-            assert_eq!(pulse.beat(true).await, Beat::Ping);
-            assert_eq!(pulse.beat(true).await, Beat::Ping);
-            pulse.heard();
+            assert_eq!(heartbeat.beat(true).await, HeartbeatAction::Ping);
+            assert_eq!(heartbeat.beat(true).await, HeartbeatAction::Ping);
+            heartbeat.heard();
         }
-        assert_eq!(pulse.beat(true).await, Beat::Ping);
-        assert_eq!(pulse.beat(true).await, Beat::Ping);
-        assert_eq!(pulse.beat(true).await, Beat::Gone);
+        assert_eq!(heartbeat.beat(true).await, HeartbeatAction::Ping);
+        assert_eq!(heartbeat.beat(true).await, HeartbeatAction::Ping);
+        assert_eq!(heartbeat.beat(true).await, HeartbeatAction::Gone);
         assert_eq!(began.elapsed(), EVERY * 13);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_not_listened_to_is_not_given_up() {
-        let mut pulse = Pulse::new(EVERY);
-        assert_eq!(pulse.beat(true).await, Beat::Ping);
+    async fn peer_is_not_timed_out_while_nothing_is_read() {
+        let mut heartbeat = Heartbeat::new(EVERY);
+        assert_eq!(heartbeat.beat(true).await, HeartbeatAction::Ping);
         for _ in 0..10 {
-            assert_eq!(pulse.beat(false).await, Beat::Ping);
+            assert_eq!(heartbeat.beat(false).await, HeartbeatAction::Ping);
         }
-        assert_eq!(pulse.beat(true).await, Beat::Ping);
-        assert_eq!(pulse.beat(true).await, Beat::Gone);
+        assert_eq!(heartbeat.beat(true).await, HeartbeatAction::Ping);
+        assert_eq!(heartbeat.beat(true).await, HeartbeatAction::Gone);
     }
 }

@@ -114,8 +114,8 @@ pub(super) fn imports() -> Imports {
     code_by_module.iter().map(|(module, code)| (module.clone(), of(module, code))).collect()
 }
 
-/// The room of a module: the first segment of its path.
-pub(super) fn room_of(module: &str) -> &str {
+/// The component of a module: the first segment of its path.
+pub(super) fn component_of(module: &str) -> &str {
     module.split("::").next().unwrap_or_default()
 }
 
@@ -132,12 +132,12 @@ pub(super) fn reached(start: &str, imports: &Imports) -> BTreeSet<String> {
     seen
 }
 
-/// The modules of each room that can be reached from themselves.
+/// The modules of each component that can be reached from themselves.
 pub(super) fn circles(imports: &Imports) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for module in imports.keys() {
         if reached(module, imports).contains(module) {
-            found.entry(room_of(module).to_owned()).or_default().push(module.clone());
+            found.entry(component_of(module).to_owned()).or_default().push(module.clone());
         }
     }
     found

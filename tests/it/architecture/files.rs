@@ -10,7 +10,7 @@ const LONGEST: usize = 400;
 const LONGER: &[(&str, &str)] = &[];
 
 #[test]
-fn files_are_short() {
+fn files_have_at_most_400_lines() {
     let code: &[&str] = &[".rs", ".html", ".css", ".js", ".mjs", ".py"];
     // Scripts have no file extension.
     let all = [("src", code), ("tests", code), ("scripts", &[""])].map(|(folder, ends)| files(folder, ends));
@@ -35,7 +35,7 @@ fn doc_of(text: &str) -> String {
     lines.map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
-/// Returns true if a room's doc comment says what the room does not know, in any of the usual phrases.
+/// Returns true if a component's doc comment says what the component does not know, in any of the usual phrases.
 fn says_what_it_does_not_know(doc: &str) -> bool {
     let doc = doc.to_lowercase();
     let ways = ["knows no", "know no", "knows only", "does not know", "do not know", "knows neither"];
@@ -43,10 +43,10 @@ fn says_what_it_does_not_know(doc: &str) -> bool {
 }
 
 #[test]
-fn rooms_say_what_they_do_not_know() {
-    let rooms: Vec<File> = files("src", &["/mod.rs"]);
+fn components_say_what_they_do_not_know() {
+    let components: Vec<File> = files("src", &["/mod.rs"]);
     let mut silent = Vec::new();
-    for File { path, text } in &rooms {
+    for File { path, text } in &components {
         // Folders of tests need no such sentence.
         if !path.contains("/tests/") && !says_what_it_does_not_know(&doc_of(text)) {
             silent.push(path.as_str());
@@ -65,8 +65,8 @@ fn modules_begin_with_what_they_are() {
 
 #[test]
 fn doc_comments_are_read() {
-    let doc = doc_of("//! A room.\n//!\n//! Knows no\n//! socket.\nuse a;\n//! No.\n");
-    assert_eq!(doc, "A room.  Knows no socket.");
+    let doc = doc_of("//! A component.\n//!\n//! Knows no\n//! socket.\nuse a;\n//! No.\n");
+    assert_eq!(doc, "A component.  Knows no socket.");
     assert!(says_what_it_does_not_know(&doc));
-    assert!(!says_what_it_does_not_know("A room. You know."));
+    assert!(!says_what_it_does_not_know("A component. You know."));
 }

@@ -30,15 +30,15 @@ enum Standing {
 }
 
 /// A new list, its reader, and what `subscribed` says of each call.
-pub(super) type Opened = (List, Reader, Vec<(CallId, SubscribedCall)>);
+pub(super) type Opened = (NamedCalls, Reader, Vec<(CallId, SubscribedCall)>);
 
 /// A subscription to named calls.
-pub(super) struct List {
+pub(super) struct NamedCalls {
     calls: HashMap<CallId, Standing>,
     owed: VecDeque<CallId>,
 }
 
-impl List {
+impl NamedCalls {
     /// Looks every call up. `Err` is (code, message); then no subscription was made.
     pub(super) async fn open(
         calls: Vec<CallId>,

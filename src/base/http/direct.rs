@@ -65,7 +65,7 @@ impl Pool {
             HttpError::sort(error.source(), error.is_connect())
         })?;
         let (parts, body) = response.into_parts();
-        Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body: super::Body::Straight(Body(body)) })
+        Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body: super::Body::Direct(Body(body)) })
     }
 }
 

@@ -47,7 +47,7 @@ impl Pool {
         });
         let mut response = response.map_err(HttpError::by_proxy)?;
         let headers = std::mem::take(response.headers_mut());
-        Ok(Response { status: response.status().as_u16(), headers, body: super::Body::Proxied(Body(response)) })
+        Ok(Response { status: response.status().as_u16(), headers, body: super::Body::ViaProxy(Body(response)) })
     }
 }
 

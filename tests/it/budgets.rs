@@ -78,7 +78,7 @@ async fn spent(daemon: &Daemon, count: usize) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_at_once_spend_a_days_cap_and_not_a_cent_more() {
+async fn hundred_concurrent_requests_do_not_exceed_usd_per_day() {
     let _machine = shared().await;
     early_in_the_day().await;
     let (vendor, daemon) = capped("usd_per_day", "").await;
@@ -100,7 +100,7 @@ async fn a_hundred_at_once_spend_a_days_cap_and_not_a_cent_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_calls_cap_is_its_own() {
+async fn usd_per_call_applies_to_each_call() {
     let _machine = shared().await;
     let (vendor, daemon) = capped("usd_per_call", "").await;
     let daemon = Arc::new(daemon);
@@ -122,7 +122,7 @@ async fn a_calls_cap_is_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn failures_and_clients_that_leave_spend_no_more_and_hold_nothing_back() {
+async fn failures_and_aborts_release_their_reservations() {
     let _machine = shared().await;
     early_in_the_day().await;
     let (vendor, daemon) = capped("usd_per_day", "").await;

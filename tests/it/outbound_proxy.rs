@@ -5,7 +5,7 @@ use crate::support::vendor::{Dialect, Step, Vendor, reply};
 use crate::support::{json, shared};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_proxy_of_the_environment_takes_what_is_far_and_nothing_that_is_near() {
+async fn environment_proxy_gets_only_requests_to_public_hosts() {
     let _machine = shared().await;
     // For the vendor's fake, a request through a proxy differs only in its first line.
     let (proxy, near) = (Vendor::good(Dialect::OpenAi).await, Vendor::good(Dialect::OpenAi).await);

@@ -20,7 +20,7 @@ use crate::stt::{self, Dialect};
 use crate::types::{CallId, Carry, EndScope, JsonMap, Seq, StreamId, SttEvent};
 
 /// A recording whose frames were decoded.
-pub struct Whole {
+pub struct BatchRecording {
     dialect: &'static dyn Dialect,
     /// The events of each frame, and the decoder's state after it.
     frames: Vec<(Arc<Carry>, Vec<SttEvent>)>,
@@ -35,14 +35,14 @@ const LOST_SHOWN: usize = 20;
 
 /// Why a recording is refused.
 #[derive(Debug)]
-pub enum WholeError {
+pub enum BatchError {
     /// No session could be started for it.
     Session(SessionError),
     /// The call exists already.
     Taken,
 }
 
-impl Whole {
+impl BatchRecording {
     /// Decodes all frames.
     ///
     /// # Errors
@@ -56,20 +56,19 @@ impl Whole {
         let (mut read, mut lost) = (Vec::new(), Vec::new());
         let (mut first, mut known) = (Vec::new(), false);
         for (position, frame) in frames.into_iter().enumerate() {
-            let (mut events, complaint) = pump.feed(frame);
+            let (mut events, error) = pump.feed(frame);
             known |= pump.fit.is_known();
             if !known && first.len() < FRAMES {
                 first.push(frame);
             }
-            match complaint {
-                Some(mut complaint) if !pump.partly => {
+            match error {
+                Some(mut error) if !pump.partly => {
                     if let Some(likelier) = stt::likelier(dialect, &first).filter(|_| !known) {
-                        complaint.message =
-                            format!("{}; dialect {} understands it", complaint.message, likelier.name());
+                        error.message = format!("{}; dialect {} understands it", error.message, likelier.name());
                     }
-                    return Err((position, complaint));
+                    return Err((position, error));
                 }
-                Some(complaint) if lost.len() < LOST_SHOWN => lost.push((position, complaint)),
+                Some(error) if lost.len() < LOST_SHOWN => lost.push((position, error)),
                 Some(_) | None => {}
             }
             for event in &events {
@@ -120,7 +119,7 @@ impl Whole {
     /// returned position. Once it has completed, the outlet holds the errors of all parts that the session refused.
     ///
     /// # Errors
-    /// See [`WholeError`].
+    /// See [`BatchError`].
     ///
     /// # Cancel safety
     /// If this future is dropped, the call has a part of the recording, and completes once it is idle.
@@ -130,18 +129,18 @@ impl Whole {
         call: &CallId,
         meta: &JsonMap,
         analyses: Option<&[String]>,
-    ) -> Result<(Seq, Arc<Outlet>), WholeError> {
+    ) -> Result<(Seq, Arc<Outlet>), BatchError> {
         let (stream, variants) = (StreamId::mint(), BTreeMap::new());
         let dialect = self.dialect;
         let wanted =
             Wanted { stream: &stream, dialect, offset_ms: None, meta, analyses, variants: &variants, asking: None };
         let mut attached = match Attachment::attach(sessions, call, wanted, None).await {
             Ok(attached) if !attached.is_over() => attached,
-            Ok(_) | Err(NotAttached::Refused { .. }) => return Err(WholeError::Taken),
-            Err(NotAttached::Session(error)) => return Err(WholeError::Session(error)),
+            Ok(_) | Err(NotAttached::Refused { .. }) => return Err(BatchError::Taken),
+            Err(NotAttached::Session(error)) => return Err(BatchError::Session(error)),
         };
         let (after, outlet) = (attached.welcome.seq, Arc::clone(&attached.outlet));
-        let lost = || WholeError::Session(SessionError::Failed(call.clone()));
+        let lost = || BatchError::Session(SessionError::Failed(call.clone()));
         for (count, (carry, events)) in (1..).zip(self.frames) {
             let frames = attached.frames(count, carry, events);
             if !attached.send(frames).await {

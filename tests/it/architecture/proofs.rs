@@ -1,4 +1,4 @@
-//! Mechanisms that exist in only one room: the tests check that the source of other rooms does not use them.
+//! Mechanisms that exist in only one component: the tests check that the source of other components does not use them.
 //!
 //! Knows only the text of the code: the reason for a rule is documented at the mechanism.
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::sources::{Source, files, sources};
 
-/// Rooms that read and write the formats of vendors.
+/// Components that read and write the formats of vendors.
 const VENDORS: &[&str] = &["stt", "llm", "standin"];
 
 /// Fails with one line for each place.
@@ -93,7 +93,7 @@ fn decides(expression: &str) -> bool {
 fn codes_are_enums() {
     let mut found = Vec::new();
     for source in sources() {
-        let elsewhere = VENDORS.contains(&source.room())
+        let elsewhere = VENDORS.contains(&source.component())
             // JSON schemas.
             || source.path.starts_with("analysis/")
             // Frames of AssemblyAI's sockets, which the command sends as that vendor's clients do.
@@ -121,18 +121,18 @@ fn failed_cases_of_properties_are_kept() {
 }
 
 #[test]
-fn locks_and_backoffs_have_one_home() {
+fn locks_and_backoffs_are_in_one_module() {
     none(&places("PoisonError", &["base/sync.rs"]), "a poisoned lock that is entered elsewhere than in base::sync");
     none(&places("struct Backoff", &["base/backoff.rs"]), "a second backoff");
 }
 
 #[test]
-fn data_directory_has_one_home() {
+fn data_directory_is_used_in_one_module() {
     none(&places("journal.dir", &["config/storage.rs"]), "the older name of storage.dir");
 }
 
 #[test]
-fn mechanisms_have_one_home() {
+fn mechanisms_are_in_one_module() {
     none(&places("Hmac", &["base/mac.rs"]), "an HMAC elsewhere than in base::mac");
     none(&places("saturating_mul(1 <<", &["base/backoff.rs"]), "a wait that doubles elsewhere");
     none(&places("\\u{2028}", &["base/escape.rs"]), "an escaping of what was said elsewhere");

@@ -22,8 +22,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// The room that the file belongs to, such as `hub`.
-    pub(super) fn room(&self) -> &str {
+    /// The component that the file belongs to, such as `hub`.
+    pub(super) fn component(&self) -> &str {
         self.path.split(['/', '.']).next().unwrap_or_default()
     }
 
@@ -108,6 +108,6 @@ fn code_is_found_between_comments_and_tests() {
     assert_eq!(code_of(text), "use a;\n#[cfg(test)]\nmod tests;\nmod b;\n");
     assert_eq!(modules_for_tests("src/a/mod.rs", text), ["src/a/tests"]);
     assert_eq!(modules_for_tests("src/a/b.rs", "#[cfg(test)]\npub(crate) mod testing;\n"), ["src/a/b/testing"]);
-    assert!(sources().iter().any(|source| source.path == "hub/reader.rs" && source.room() == "hub"));
+    assert!(sources().iter().any(|source| source.path == "hub/reader.rs" && source.component() == "hub"));
     assert!(sources().iter().all(|source| !source.path.contains("/tests")), "a file of tests is taken for code");
 }

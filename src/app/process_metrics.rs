@@ -14,7 +14,7 @@ use crate::gateway::Gateway;
 use crate::session::Sessions;
 
 /// Numbers of tasks, connections and bytes in flight, and the sizes of caches that fill over time.
-pub(super) struct Vitals {
+pub(super) struct ProcessMetrics {
     pub(super) runtimes: Vec<Handle>,
     pub(super) gates: Gates,
     pub(super) account: Account,
@@ -22,13 +22,13 @@ pub(super) struct Vitals {
     pub(super) sessions: Sessions,
 }
 
-impl fmt::Debug for Vitals {
+impl fmt::Debug for ProcessMetrics {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Vitals")
+        formatter.write_str("ProcessMetrics")
     }
 }
 
-impl Collector for Vitals {
+impl Collector for ProcessMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let tasks: usize = self.runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum();
         let all = [

@@ -15,8 +15,8 @@ use std::task::{Poll, Waker};
 use tokio::sync::Notify;
 
 use super::backlog::Backlog;
-use super::list::matches_now;
 use super::lookup::{Lookup, is_met, look_up};
+use super::named_calls::matches_now;
 use super::pager::{Owed, Pager, Turned};
 use super::request::Resume;
 use crate::hub::{Batch, Cursor, Frame, Hub, HubError, Interest, Item, Reader, Wants, contains};
@@ -38,11 +38,11 @@ enum Standing {
     Following(Seq),
 }
 
-/// A new [`Star`], its reader, and what `subscribed` says of the calls that are resumed by name.
-pub(super) type Opened = (Star, Reader, Vec<(CallId, SubscribedCall)>);
+/// A new [`AllCalls`], its reader, and what `subscribed` says of the calls that are resumed by name.
+pub(super) type Opened = (AllCalls, Reader, Vec<(CallId, SubscribedCall)>);
 
 /// A subscription to all calls.
-pub(super) struct Star {
+pub(super) struct AllCalls {
     generation: u64,
     recovered: bool,
     /// The calls whose events are not all sent as they come. Without `match`, it is emptied once all snapshots were
@@ -59,7 +59,7 @@ pub(super) struct Star {
     paged_at: u64,
 }
 
-impl Star {
+impl AllCalls {
     /// Opens the subscription at the cursor if that can be resumed, else at the newest event. `Err` is (code, message);
     /// then no subscription was made.
     pub(super) async fn open(
@@ -83,7 +83,7 @@ impl Star {
         // The reader's position is taken before the pages: a call that begins between the two is in both; the other way
         // round it would be in neither.
         let reader = hub.reader_with(Interest::All { after }, wants, Arc::clone(notify));
-        let mut star = Self {
+        let mut all_calls = Self {
             generation,
             recovered: position.is_some(),
             known: HashMap::new(),
@@ -94,14 +94,14 @@ impl Star {
             settled_at: 0,
             paged_at: 0,
         };
-        let replies = star.resume(positions, wanted, hub, notify).await?;
-        let first_page = poll_fn(|context| match star.turn_page(wanted, hub, context.waker()) {
+        let replies = all_calls.resume(positions, wanted, hub, notify).await?;
+        let first_page = poll_fn(|context| match all_calls.turn_page(wanted, hub, context.waker()) {
             Ok(true) => Poll::Ready(Ok(())),
             Ok(false) => Poll::Pending,
             Err(error) => Poll::Ready(Err((ErrorCode::JournalUnavailable, error.to_string()))),
         });
         first_page.await?;
-        Ok((star, reader, replies))
+        Ok((all_calls, reader, replies))
     }
 
     /// Looks up the calls that are resumed by name.

@@ -1,14 +1,14 @@
-//! The layers (DESIGN 4): which rooms a room may import, that no modules of a room import each other in a circle, and
-//! that some names occur only in one room.
+//! The layers (DESIGN 4): which components a component may import, that no modules of a component import each other in a circle, and
+//! that some names occur only in one component.
 //!
-//! Differences from DESIGN 4 are explained at the room.
+//! Differences from DESIGN 4 are explained at the component.
 
 use std::collections::BTreeSet;
 
-use super::imports::{Imports, circles, imports, reached, room_of};
+use super::imports::{Imports, circles, component_of, imports, reached};
 use super::sources::{Source, sources};
 
-/// Each layer's rooms, and the rooms that each may import. These are in a lower layer, or come earlier in the same
+/// Each layer's components, and the components that each may import. These are in a lower layer, or come earlier in the same
 /// layer.
 const LAYERS: &[&[(&str, &[&str])]] = &[
     // Plain data; mechanisms without domain types.
@@ -90,23 +90,23 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
                 "ingest",
             ],
         ),
-        // The configuration has sections of other rooms.
+        // The configuration has sections of other components.
         (
             "config",
             &["types", "base", "analysis", "rules", "call", "gateway", "journal", "keys", "sink", "ingest", "api"],
         ),
     ],
-    // The only room that connects all others.
+    // The only component that connects all others.
     &[("app", ALL)],
     // A client like any other; `COMMANDS` lists the exceptions.
     &[("cli", ALL)],
     &[("main", &["cli"])],
 ];
 
-/// Every room of the lower layers.
+/// Every component of the lower layers.
 const ALL: &[&str] = &["*"];
 
-/// Rooms that every command may import: it talks to a daemon by the protocol, and reads and writes recordings.
+/// Components that every command may import: it talks to a daemon by the protocol, and reads and writes recordings.
 const CLIENT: &[&str] = &["types", "base", "docs", "protocol", "recording", "transcript"];
 
 /// Commands that may import more, because they run other parts themselves.
@@ -134,7 +134,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("cli/replay", &["stt"]),
 ];
 
-/// The gateway's rooms: each may import those before it.
+/// The gateway's components: each may import those before it.
 const GATEWAY: &[&str] = &["admission", "transport", "catalogue", "attempt", "schedule"];
 
 /// Crates and modules that may be named only in files whose paths begin with one of these.
@@ -152,67 +152,67 @@ const ONLY: &[(&str, &[&str])] = &[
     ("StatusCode::", &["api/error.rs", "cli/", "standin/"]),
 ];
 
-/// Rooms without input and output, clocks and async runtime.
+/// Components without input and output, clocks and async runtime.
 const PURE: &[&str] =
     &["types", "protocol", "stt", "llm", "turns", "context", "analysis", "rules", "evaluation", "transcript", "call"];
 
-fn layer_of(room: &str) -> Option<usize> {
-    LAYERS.iter().position(|rooms| rooms.iter().any(|(name, _)| *name == room))
+fn layer_of(component: &str) -> Option<usize> {
+    LAYERS.iter().position(|components| components.iter().any(|(name, _)| *name == component))
 }
 
-/// The rooms that a file may import, except its own.
-fn allowed(path: &str, room: &str) -> Vec<&'static str> {
-    if room == "cli" {
+/// The components that a file may import, except its own.
+fn allowed(path: &str, component: &str) -> Vec<&'static str> {
+    if component == "cli" {
         let own = COMMANDS.iter().filter(|(command, _)| path.starts_with(command)).flat_map(|(_, more)| more.iter());
         return CLIENT.iter().chain(own).copied().collect();
     }
-    let rooms = LAYERS.iter().copied().flatten();
-    let listed = rooms.clone().find(|(name, _)| *name == room).map_or(&[] as &[&str], |(_, names)| *names);
+    let components = LAYERS.iter().copied().flatten();
+    let listed = components.clone().find(|(name, _)| *name == component).map_or(&[] as &[&str], |(_, names)| *names);
     if listed != ALL {
         return listed.to_vec();
     }
-    let below = layer_of(room).unwrap_or_default();
+    let below = layer_of(component).unwrap_or_default();
     LAYERS[..below].iter().copied().flatten().map(|(name, _)| *name).collect()
 }
 
 #[test]
-fn layers_point_down_only() {
+fn layers_import_only_from_below() {
     let mut before: BTreeSet<&str> = BTreeSet::new();
-    for (room, names) in LAYERS.iter().copied().flatten() {
+    for (component, names) in LAYERS.iter().copied().flatten() {
         for name in names.iter().filter(|name| !ALL.contains(name)) {
-            assert!(before.contains(name), "{room} may name {name}, which stands neither below nor before it");
+            assert!(before.contains(name), "{component} may name {name}, which stands neither below nor before it");
         }
-        assert!(before.insert(room), "{room} has two layers");
+        assert!(before.insert(component), "{component} has two layers");
     }
     let more = COMMANDS.iter().flat_map(|(_, names)| names.iter()).chain(CLIENT);
     for name in more {
-        assert!(before.contains(name), "{name} is no room");
+        assert!(before.contains(name), "{name} is no component");
     }
 }
 
 #[test]
-fn rooms_name_only_what_their_layer_allows() {
+fn components_name_only_what_their_layer_allows() {
     let imports = imports();
     let mut faults = Vec::new();
     for source in sources().iter().filter(|source| source.path != "lib.rs") {
-        let room = source.room();
-        if layer_of(room).is_none() {
-            faults.push(format!("src/{}: {room} has no layer; give it one in LAYERS", source.path));
+        let component = source.component();
+        if layer_of(component).is_none() {
+            faults.push(format!("src/{}: {component} has no layer; give it one in LAYERS", source.path));
             continue;
         }
-        let allowed = allowed(&source.path, room);
-        let named: BTreeSet<&str> = imports[&source.module()].iter().map(|module| room_of(module)).collect();
-        for name in named.into_iter().filter(|name| *name != room && !allowed.contains(name)) {
-            faults.push(format!("src/{}: {room} names crate::{name}", source.path));
+        let allowed = allowed(&source.path, component);
+        let named: BTreeSet<&str> = imports[&source.module()].iter().map(|module| component_of(module)).collect();
+        for name in named.into_iter().filter(|name| *name != component && !allowed.contains(name)) {
+            faults.push(format!("src/{}: {component} names crate::{name}", source.path));
         }
     }
     assert!(faults.is_empty(), "imports that the layers do not allow:\n{}", faults.join("\n"));
 }
 
 #[test]
-fn rooms_have_no_circles_inside() {
+fn components_have_no_circles_inside() {
     let inside = imports().into_iter().map(|(module, others)| {
-        let own = others.into_iter().filter(|other| room_of(other) == room_of(&module)).collect();
+        let own = others.into_iter().filter(|other| component_of(other) == component_of(&module)).collect();
         (module, own)
     });
     let found = circles(&inside.collect());
@@ -220,7 +220,7 @@ fn rooms_have_no_circles_inside() {
 }
 
 #[test]
-fn rooms_of_the_gateway_name_only_those_before_them() {
+fn components_of_the_gateway_name_only_those_before_them() {
     let folder = |module: &str| module.strip_prefix("gateway::")?.split("::").next().map(str::to_owned);
     let mut folders = Imports::new();
     for (module, others) in imports() {
@@ -228,10 +228,10 @@ fn rooms_of_the_gateway_name_only_those_before_them() {
         let others = others.iter().filter_map(|other| folder(other)).filter(|other| *other != own);
         folders.entry(own.clone()).or_default().extend(others);
     }
-    for (at, room) in GATEWAY.iter().enumerate() {
-        let others = &folders[*room];
+    for (at, component) in GATEWAY.iter().enumerate() {
+        let others = &folders[*component];
         for later in &GATEWAY[at..] {
-            assert!(!others.contains(*later), "gateway::{room} names gateway::{later}");
+            assert!(!others.contains(*later), "gateway::{component} names gateway::{later}");
         }
     }
     for name in folders.keys() {
@@ -240,7 +240,7 @@ fn rooms_of_the_gateway_name_only_those_before_them() {
 }
 
 #[test]
-fn each_mechanism_has_one_home() {
+fn each_mechanism_is_in_one_component() {
     let mut faults = Vec::new();
     for Source { path, code } in sources() {
         for (name, homes) in ONLY {
@@ -253,11 +253,11 @@ fn each_mechanism_has_one_home() {
 }
 
 #[test]
-fn pure_rooms_have_no_input_output_and_clock() {
+fn pure_components_have_no_input_output_and_clock() {
     let mut faults = Vec::new();
     for source in sources() {
         // A user's analysis is a folder. It is read only there, at start-up, and is data from then on.
-        if !PURE.contains(&source.room()) || source.path == "analysis/folder.rs" {
+        if !PURE.contains(&source.component()) || source.path == "analysis/folder.rs" {
             continue;
         }
         for word in ["tokio::", "std::fs", "std::net", "Instant::now", "SystemTime::now", "Timestamp::now"] {
