@@ -144,7 +144,7 @@ mod tests {
                 json!({"messages":[{"role":"user","content":"x".repeat(808)}]}),
                 "has a context of 100 tokens, but the prompt has more than 101",
             ),
-            (json!({"stop":["x"]}), "does not take stop"),
+            (json!({"stop":["x"]}), "does not accept stop"),
         ] {
             assert_eq!(adapt_to(&none, &request(body.clone())).map(|_| ()), Err(lacks.to_owned()), "{body}");
             assert!(adapt_to(&Traits::default(), &request(body)).is_ok(), "unknown is not no");

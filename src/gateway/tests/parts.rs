@@ -60,7 +60,7 @@ async fn only_what_is_wrong_is_repaired_and_what_was_right_stays() {
         let (_, fake, _) = answered(&[wrong, repaired]).await;
         let sent = fake.body(1)["messages"].to_string();
         assert!(
-            sent.contains("/b") && sent.contains(r#"stays in these members, which are null now: \"a\"."#),
+            sent.contains("/b") && sent.contains(r#"are valid and kept; give null for them now: \"a\"."#),
             "{sent}"
         );
     }
