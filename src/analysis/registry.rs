@@ -105,7 +105,7 @@ impl Registry {
         }
     }
 
-    /// Returns true if the configuration has a section for it.
+    /// Returns true if the configuration has a section for the analysis `name`.
     pub fn is_given(&self, name: &str) -> bool {
         self.given.iter().any(|given| given == name)
     }

@@ -281,7 +281,7 @@ impl Known {
     /// Adds a part of the arguments, up to the end of the JSON object; returns what is new in it. `repeats`: the name
     /// was repeated.
     fn more_of_arguments(&mut self, mut new: String, repeats: bool) -> String {
-        // With the name, all arguments so far may be repeated too, followed by new ones.
+        // Some vendors repeat the name in each chunk, with all arguments so far and then the new ones.
         if repeats && self.arguments.trim_start().starts_with('{') && new.starts_with(&self.arguments) {
             new.drain(..self.arguments.len());
         }

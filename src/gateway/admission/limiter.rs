@@ -73,7 +73,7 @@ pub(in crate::gateway) struct Permit {
     limiter: Arc<Limiter>,
     vendor_limits: Arc<VendorLimits>,
     estimate: TokenEstimate,
-    /// Where the windows count it: requests, tokens.
+    /// The request's positions in the windows of requests and of tokens; `None` without such a limit.
     counted: [Option<u64>; 2],
     /// Amount to settle; `None` before the request was sent, when nothing was used.
     amount: Option<TokenEstimate>,

@@ -232,7 +232,7 @@ impl StreamDecoder for Decoder {
             ("message-end", _) => {
                 out.extend(delta.usage.map(|usage| Piece::Usage(usage.into_usage())));
                 let why = delta.error.as_deref().filter(|why| !why.is_empty());
-                // An error without a finish reason is an error too.
+                // An `error` without a finish reason counts as the finish reason `ERROR`.
                 let word = delta.finish_reason.as_deref().or(why.map(|_| "ERROR"));
                 complete::reason(word, why)?;
                 complete::finish(0, word, false, out)?;
