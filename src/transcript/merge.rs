@@ -9,9 +9,9 @@ const GAP_MS: u64 = 2_000;
 /// As [`GAP_MS`], in the middle of a sentence.
 const OPEN_GAP_MS: u64 = 5_000;
 /// A turn of this many characters ends with its sentence: evidence refers to turns, and a long turn is imprecise.
-const LONG_CHARS: usize = 600;
+pub(super) const LONG_CHARS: usize = 600;
 /// A turn of this many characters ends with its cue.
-const LONGEST_CHARS: usize = 2_400;
+pub(super) const LONGEST_CHARS: usize = 2_400;
 
 /// A part of a cue by one speaker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,7 @@ fn goes_on(turn: &Turn, piece: &Piece, characters: usize) -> bool {
 }
 
 /// Returns true if a text ends with punctuation that ends a sentence, in any script.
-fn ends_sentence(text: &str) -> bool {
+pub(super) fn ends_sentence(text: &str) -> bool {
     let text = text.trim_end_matches(['"', '\'', ')', ']', '”', '’', '»', '」', '』', ' ']);
     text.ends_with(['.', '!', '?', '…', '。', '！', '？', '؟', '۔', '।', '።'])
 }

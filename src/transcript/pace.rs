@@ -1,7 +1,9 @@
-//! Estimates missing times from the words, for files that have only the starts of turns, or no times.
+//! Divides long paragraphs, and estimates missing times from the words, for files that have only the starts of turns, or
+//! no times.
 //!
 //! Knows no format.
 
+use super::merge::{LONG_CHARS, LONGEST_CHARS, ends_sentence};
 use super::{LeftOut, Times, Turn};
 use crate::base::text;
 
@@ -19,11 +21,37 @@ pub(super) struct Open {
     pub(super) start_ms: Option<u64>,
 }
 
+/// The parts of a paragraph: a long one is divided after sentences, because evidence refers to turns.
+fn divided(open: Open) -> Vec<Open> {
+    if open.text.chars().count() <= LONGEST_CHARS {
+        return vec![open];
+    }
+    let (mut parts, mut from, mut characters) = (Vec::new(), 0, 0);
+    for (at, character) in open.text.char_indices() {
+        let at = at + character.len_utf8();
+        characters += 1;
+        let said = open.text.get(from..at).unwrap_or_default();
+        let is_gap = open.text.get(at..).is_some_and(|rest| rest.starts_with(char::is_whitespace));
+        let is_end =
+            characters >= LONG_CHARS && (is_gap || matches!(character, '。' | '！' | '？')) && ends_sentence(said);
+        let is_full = characters >= LONGEST_CHARS && (is_gap || characters >= 2 * LONGEST_CHARS);
+        if is_end || is_full {
+            parts.push(said.trim());
+            (from, characters) = (at, 0);
+        }
+    }
+    parts.push(open.text.get(from..).unwrap_or_default().trim());
+    let Open { line, speaker, mut start_ms, .. } = open.clone();
+    let part = |text: &str| Open { line, speaker: speaker.clone(), text: text.to_owned(), start_ms: start_ms.take() };
+    parts.into_iter().filter(|text| !text.is_empty()).map(part).collect()
+}
+
 /// The turns, in the order of the file. A turn without a start begins when the one before should have ended, but not
 /// after the next time in the file. Also returns the names without any speech.
 pub(super) fn close(open: Vec<Open>) -> (Vec<Turn>, Times, Vec<LeftOut>) {
     let (open, empty): (Vec<Open>, Vec<Open>) = open.into_iter().partition(|turn| !turn.text.trim().is_empty());
     let left_out = empty.iter().filter(|turn| turn.speaker.is_some()).map(|turn| LeftOut::name(turn.line)).collect();
+    let open: Vec<Open> = open.into_iter().flat_map(divided).collect();
     let given = open.iter().filter(|turn| turn.start_ms.is_some()).count();
     let times = if given > 0 { Times::Starts } else { Times::Estimated };
     let mut next_given = vec![u64::MAX; open.len()];
@@ -64,6 +92,30 @@ mod tests {
         });
         let (turns, times, _) = close(open.collect());
         (turns.into_iter().map(|turn| (turn.start_ms, turn.end_ms)).collect(), times)
+    }
+
+    #[test]
+    fn long_paragraphs_are_divided_after_sentences_and_lose_no_word() {
+        let long = "So this is what we have decided, and why. ".repeat(100);
+        for (text, parts) in [
+            (long.clone(), 7),
+            ("word ".repeat(1_000), 3),
+            ("今日は天気がいいです。".repeat(300), 6),
+            ("x".repeat(10_000), 3),
+            ("Short. ".repeat(300), 1),
+        ] {
+            let open =
+                Open { line: 3, speaker: Some("Ann".to_owned()), text: text.trim().to_owned(), start_ms: Some(5_000) };
+            let (turns, times, _) =
+                close(vec![open, Open { line: 4, speaker: None, text: "next".to_owned(), start_ms: None }]);
+            assert_eq!((turns.len(), times), (parts + 1, Times::Starts), "{}", &text[..9]);
+            let squeezed = |text: &str| text.split_whitespace().collect::<String>();
+            let said: String = turns[..parts].iter().map(|turn| squeezed(&turn.text)).collect();
+            assert_eq!(said, squeezed(&text));
+            assert!(turns[..parts].iter().all(|turn| turn.line == 3 && turn.speaker.as_deref() == Some("Ann")));
+            assert!(turns.iter().all(|turn| turn.text.chars().count() <= 2 * LONGEST_CHARS));
+            assert!(turns.windows(2).all(|pair| pair[0].start_ms < pair[1].start_ms), "{turns:?}");
+        }
     }
 
     #[test]

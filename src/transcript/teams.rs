@@ -50,13 +50,20 @@ impl Format for Teams {
             let cues = cues::srt(lines)?;
             return Ok(timed(cues.iter().map(named_above).collect()));
         }
-        Ok(headed::read(lines, headed::name_then_time, |_| true))
+        Ok(headed::read(lines, headed::name_then_time, |line| !is_notice(line.text)))
     }
 }
 
 fn timed(pieces: Vec<Piece>) -> Transcript {
     let (turns, left_out) = merge(pieces);
     Transcript { title: None, turns, times: Times::Given, left_out }
+}
+
+/// Returns true for `Name started transcription` and `Name stopped transcription`.
+fn is_notice(text: &str) -> bool {
+    let text = text.trim();
+    let name = text.strip_suffix(" started transcription").or_else(|| text.strip_suffix(" stopped transcription"));
+    name.is_some_and(names::is_name)
 }
 
 /// Returns true for an identifier such as `6a1b…-…/12-0`.
