@@ -105,6 +105,10 @@ fn object(fields: &Map<String, Value>, depth: usize, lines: &mut Vec<Line>) {
     for (name, value) in fields {
         match inline(value) {
             Some(text) if text.is_empty() => {}
+            // The names of figures are what somebody wrote, such as speakers' labels.
+            Some(text) if value.is_number() && fields.values().all(|value| value.is_number() || value.is_null()) => {
+                short.push(format!("{} {text}", harmless(name)));
+            }
             Some(text) => short.push(format!("{} {text}", label(name))),
             None => long.push((name, value)),
         }
