@@ -6,15 +6,15 @@ use std::sync::LazyLock;
 
 use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
-use http::header::CONTENT_TYPE;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 
 use super::error::ApiError;
 use super::pages;
 use crate::docs::{self, SIDETONE_TOML, SIDETONE_TOML_NAME, TOPICS};
 
-/// Content security policy of the pages, which load and run nothing.
+/// Content security policy of the pages, which run nothing and load only their pictures.
 const POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
+    "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'";
 
 /// Each page, rendered once.
 static PAGES: LazyLock<HashMap<&str, String>> =
@@ -35,6 +35,9 @@ pub(super) async fn index() -> Response {
 pub(super) async fn topic(Path(name): Path<String>) -> Result<Response, ApiError> {
     if name == SIDETONE_TOML_NAME {
         return Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], SIDETONE_TOML).into_response());
+    }
+    if let Some(picture) = docs::picture(&name) {
+        return Ok(([(CONTENT_TYPE, "image/png"), (CACHE_CONTROL, "max-age=3600")], picture).into_response());
     }
     match PAGES.get(name.as_str()) {
         Some(page) => Ok(pages::page(page, POLICY)),

@@ -1,11 +1,11 @@
-//! Renders pages as HTML: complete documents that load nothing and run nothing.
+//! Renders pages as HTML: complete documents that run nothing and load only the pictures beside them.
 //!
 //! Knows no path of the server: links between pages are relative.
 
 use pulldown_cmark::{CowStr, Event, Tag, TagEnd, html};
 
 use super::markdown::{Target, events, headings, target};
-use super::topics::{SIDETONE_TOML_NAME, TOPICS, Topic};
+use super::topics::{SIDETONE_TOML_NAME, TOPICS, Topic, picture};
 
 /// The frame around each page. Its three marks are replaced in the order of [`fill`].
 const FRAME: &str = include_str!("page.html");
@@ -42,6 +42,7 @@ fn navigation(shown: &str, chapters: &str) -> String {
 /// The content of a page, with an anchor at each heading.
 fn body(text: &str) -> String {
     let mut anchors = headings(text).into_iter().map(|(_, _, anchor)| anchor);
+    let mut shows_picture = true;
     let events = events(text).map(|event| match event {
         Event::Start(Tag::Heading { level, classes, attrs, .. }) => {
             Event::Start(Tag::Heading { level, id: anchors.next().map(CowStr::from), classes, attrs })
@@ -50,8 +51,12 @@ fn body(text: &str) -> String {
             let dest_url = reference(&dest_url).map_or(dest_url, CowStr::from);
             Event::Start(Tag::Link { link_type, dest_url, title, id })
         }
-        Event::Start(Tag::Image { .. }) => Event::Start(Tag::Emphasis),
-        Event::End(TagEnd::Image) => Event::End(TagEnd::Emphasis),
+        // Any other picture would be loaded from elsewhere, so its text is shown.
+        Event::Start(Tag::Image { ref dest_url, .. }) if picture(dest_url).is_none() => {
+            shows_picture = false;
+            Event::Start(Tag::Emphasis)
+        }
+        Event::End(TagEnd::Image) if !std::mem::replace(&mut shows_picture, true) => Event::End(TagEnd::Emphasis),
         // Pages contain no HTML of their own, so it is shown as text.
         Event::Html(text) | Event::InlineHtml(text) => Event::Text(text),
         other => other,

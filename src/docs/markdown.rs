@@ -21,7 +21,7 @@ pub(super) enum Target<'a> {
     Topic(&'a str, Option<&'a str>),
     /// `config/sidetone.toml`.
     Configuration,
-    /// A picture beside the pages. Only file viewers show it: served pages load nothing, and show its text.
+    /// A picture beside the pages.
     Picture(&'a str),
     /// A URL of another server.
     Outside(&'a str),

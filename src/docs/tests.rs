@@ -48,7 +48,7 @@ fn every_link_of_a_topic_leads_to_something() {
             let leads = match target(&url) {
                 Target::Here(anchor) => has_heading(topic.name, anchor),
                 Target::Topic(name, anchor) => anchor.is_none_or(|anchor| has_heading(name, anchor)),
-                Target::Picture(file) => Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs").join(file).exists(),
+                Target::Picture(file) => picture(file).is_some(),
                 Target::Configuration | Target::Outside(_) => true,
                 Target::Unknown(_) => false,
             };
@@ -82,7 +82,9 @@ fn every_link_between_topics_has_its_definition_for_rustdoc() {
                 Target::Topic(name, None) => format!("crate::docs::{name}"),
                 Target::Topic(name, Some(anchor)) => format!("crate::docs::{name}#{anchor}"),
                 Target::Configuration => "crate::docs::SIDETONE_TOML".to_owned(),
-                Target::Here(_) | Target::Picture(_) | Target::Outside(_) | Target::Unknown(_) => continue,
+                // From the page that `cargo doc` makes of a topic.
+                Target::Picture(file) => format!("../../../../../src/docs/{file}"),
+                Target::Here(_) | Target::Outside(_) | Target::Unknown(_) => continue,
             };
             let definition = format!("[{label}]: {item}");
             assert!(
@@ -92,7 +94,8 @@ fn every_link_between_topics_has_its_definition_for_rustdoc() {
             );
         }
         let inline = links(topic.text).into_iter().filter(|url| topic.text.contains(&format!("]({url})")));
-        let inline: Vec<String> = inline.filter(|url| matches!(target(url), Target::Topic(..))).collect();
+        let inline: Vec<String> =
+            inline.filter(|url| matches!(target(url), Target::Topic(..) | Target::Picture(_))).collect();
         assert!(inline.is_empty(), "{}.md: {inline:?} need a definition instead", topic.name);
     }
 }
@@ -153,14 +156,19 @@ fn clients_of_the_readme_have_at_most_25_lines() {
 }
 
 #[test]
-fn page_has_its_whole_topic_and_loads_no_file() {
+fn page_has_its_whole_topic_and_loads_only_its_pictures() {
     for topic in TOPICS {
         let page = page(topic);
         for (level, _, anchor) in headings(topic.text) {
             assert!(page.contains(&format!("<h{level} id=\"{anchor}\">")), "{}: {anchor}", topic.name);
         }
-        for mark in ["<!--", "<script", "@import", "url(", " src="] {
+        for mark in ["<!--", "<script", "@import", "url("] {
             assert!(!page.contains(mark), "{}: {mark}", topic.name);
+        }
+        let pictures: Vec<String> = links(topic.text).into_iter().filter(|url| url.ends_with(".png")).collect();
+        assert_eq!(page.matches(" src=").count(), pictures.len(), "{}", topic.name);
+        for file in pictures {
+            assert!(page.contains(&format!("<img src=\"{file}\" alt=\"A")), "{}: {file} is described", topic.name);
         }
         assert_eq!(page.matches("<h1").count(), 1, "{}", topic.name);
         for other in TOPICS {
@@ -182,14 +190,25 @@ fn page_has_its_whole_topic_and_loads_no_file() {
     assert!(index.contains("<a href=\"sidetone.toml\">"), "{index}");
 }
 
+/// Repository hosts and served pages show each picture, and nobody waits for it.
+#[test]
+fn pictures_are_small_and_are_those_of_the_pages() {
+    let shown: BTreeSet<String> =
+        TOPICS.iter().flat_map(|topic| links(topic.text)).filter(|url| url.ends_with(".png")).collect();
+    assert_eq!(shown, PICTURES.iter().map(|(name, _)| (*name).to_owned()).collect::<BTreeSet<_>>());
+    for (name, bytes) in PICTURES {
+        assert!(bytes.starts_with(b"\x89PNG") && bytes.len() <= 120 * 1024, "{name} has {} bytes", bytes.len());
+    }
+}
+
 #[test]
 fn text_of_a_page_is_never_markup() {
-    let evil = Topic { name: "evil", summary: "", text: "# A <script>x</script>\n\n`<b>` and <img src=x>\n" };
-    let page = page(&evil);
+    let text = "# A <script>x</script>\n\n`<b>` and <img src=x> and ![so](https://example.com/a.png)\n";
+    let page = page(&Topic { name: "evil", summary: "", text });
     for markup in ["<script", "<code><b>", "<img"] {
         assert!(!page.contains(markup), "{page}");
     }
-    assert!(page.contains("&lt;b&gt;"), "{page}");
+    assert!(page.contains("&lt;b&gt;") && page.contains("<em>so</em>"), "{page}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The list of topics. The pages themselves are files beside this one.
+//! The list of topics, and of their pictures. Both are files beside this one.
 //!
 //! Knows no output format.
 
@@ -18,6 +18,19 @@ pub const SIDETONE_TOML: &str = include_str!("../../config/sidetone.toml");
 
 /// Name of [`SIDETONE_TOML`] in links, on the command line and in paths.
 pub const SIDETONE_TOML_NAME: &str = "sidetone.toml";
+
+macro_rules! pictures {
+    ($($file:literal)+) => {
+        /// The pictures of the pages, PNG files, by name.
+        pub static PICTURES: &[(&str, &[u8])] = &[$(($file, include_bytes!($file))),+];
+    };
+}
+
+pictures! {
+    "analyses.png"
+    "comparing.png"
+    "rules.png"
+}
 
 macro_rules! topics {
     ($($name:ident, $file:literal, $summary:literal;)+) => {
@@ -51,6 +64,10 @@ topics! {
     operations, "operations.md", "building, addresses, health, backup, upgrade, packages, containers";
     security, "security.md", "keys, scopes, paths, TLS";
     limits, "limits.md", "every limit with its default and its error";
+}
+
+pub fn picture(name: &str) -> Option<&'static [u8]> {
+    PICTURES.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
 }
 
 pub fn topic(name: &str) -> Option<&'static Topic> {

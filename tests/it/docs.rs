@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use sidetone::docs::{SIDETONE_TOML, TOPICS, topic};
+use sidetone::docs::{PICTURES, SIDETONE_TOML, TOPICS, topic};
 
 use crate::support::daemon::{Daemon, run};
 use crate::support::{Json, http, shared};
@@ -52,6 +52,11 @@ async fn topic_is_printed_by_help_and_served_as_a_page() {
     let served = http::request(daemon.port, "GET", "/docs/sidetone.toml", &[], None).await;
     assert_eq!((served.status, served.text()), (200, SIDETONE_TOML.to_owned()));
     assert_eq!(served.header("content-type"), Some("text/plain; charset=utf-8"));
+    for (name, bytes) in PICTURES {
+        let served = http::request(daemon.port, "GET", &format!("/docs/{name}"), &[], None).await;
+        assert_eq!((served.status, served.header("content-type")), (200, Some("image/png")), "{name}");
+        assert_eq!(served.body, *bytes, "{name}");
+    }
     let folder = http::request(daemon.port, "GET", "/docs", &[], None).await;
     assert_eq!((folder.status, folder.header("location")), (308, Some("docs/")));
     let unknown = http::request(daemon.port, "GET", "/docs/limit", &[], None).await;
