@@ -1,19 +1,21 @@
-//! `sidetone render`: shows the prompt that an analysis would send for a recording, without sending it.
+//! `sidetone render`: shows the request that an analysis, or its bundle, would send for a recording, without sending it.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use owo_colors::OwoColorize as _;
 
 use crate::analysis::trigger::Trigger;
-use crate::analysis::{Analysis, Facts, Scope, gate};
+use crate::analysis::{Analysis, Asked, Facts, Prompt, Scope, gate, request};
 use crate::base::time::millis;
+use crate::config::Config;
 use crate::context::tokens::estimate;
 use crate::context::{Context, Snapshot, Window};
-use crate::llm::{ChatRequest, Content, Message};
+use crate::llm::{ChatRequest, Content, Message, ResponseFormat};
 use crate::recording::Recording;
 use crate::stt::{self, Dialect};
 use crate::turns::{ChangeKind, Turns};
@@ -31,8 +33,10 @@ Examples:
   sidetone render call.jsonl --analysis summary            the last prompt, at the call's end
   sidetone render call.jsonl --analysis summary --at 12    the prompt after turn 12
   sidetone render call.jsonl --analysis mine --config sidetone.toml > prompt.txt
+  sidetone render call.jsonl --analysis summary --config sidetone.toml --bundle --schema
 
-The prompt is written to stdout, notes about it to stderr. Tokens are estimated: each vendor counts differently.")]
+The prompt is written to stdout, notes about it to stderr. Tokens are estimated: each vendor counts differently. The value
+that a model gave before is not in it, because no model is asked.")]
 pub(crate) struct RenderArgs {
     /// Recording
     #[arg(value_name = "FILE", value_parser = super::absolute())]
@@ -46,6 +50,12 @@ pub(crate) struct RenderArgs {
     /// Version of the prompt; default: the one that would be used
     #[arg(long, value_name = "VERSION")]
     prompt: Option<String>,
+    /// The request of the whole bundle, with all analyses of it that calls run, as if each had something new
+    #[arg(long)]
+    bundle: bool,
+    /// Also the JSON schema that the answer must have
+    #[arg(long)]
+    schema: bool,
     /// Configuration file; without it, the built-in analyses
     #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
     config: Option<PathBuf>,
@@ -74,7 +84,14 @@ pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
     let prompt = analysis.prompt(args.prompt.as_deref())?;
     let call_id = CallId::parse(&stem_id(&args.file))?;
     let facts = Facts { call_id, meta: moment.meta, speakers: JsonMap::new(), turn: moment.turn };
-    let request = analysis.request(&prompt, &moment.snapshot, &facts)?;
+    let last = args.at.is_none() && moment.turn.is_none();
+    let mut members = vec![(Arc::clone(analysis), prompt)];
+    if args.bundle {
+        members.extend(others(&config, (analysis, &members[0].1), last)?);
+        members.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+    }
+    let asked = members.iter().map(|(analysis, prompt)| Asked { analysis, prompt, current: None, last, due: true });
+    let request = request::request(&asked.collect::<Vec<_>>(), &moment.snapshot, &facts)?;
 
     let mut total = 0;
     for message in &request.messages {
@@ -83,13 +100,58 @@ pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
         say!("{}", format!("=== {} ===", message.role.as_str()).bold())?;
         out::written(print(&text))?;
     }
+    if let Some(ResponseFormat::JsonSchema { schema, .. }) = request.response_format.filter(|_| args.schema) {
+        say!("{}", "=== schema ===".bold())?;
+        say!("{}", serde_json::to_string_pretty(&*schema)?)?;
+    }
     let covers = moment.snapshot.covers();
     let span = match (covers.from, covers.to) {
         (Some(from), Some(to)) => format!("turns {from} to {to}"),
         _ => "no turn".to_owned(),
     };
-    anstream::eprintln!("{}", format!("{}; {span}; estimated tokens: {total}", prompt.id).dimmed());
+    let prompts: Vec<&str> = members.iter().map(|(_, prompt)| &*prompt.id).collect();
+    anstream::eprintln!("{}", format!("{}; {span}; estimated tokens: {total}", prompts.join(", ")).dimmed());
     Ok(ExitCode::SUCCESS)
+}
+
+/// The other analyses that the request of an analysis asks, if something is new for all of them: those that a call runs
+/// unless it names its own. `last`: it is the last request of the call.
+///
+/// # Errors
+/// The analysis is asked alone.
+fn others(
+    config: &Config,
+    (analysis, prompt): (&Arc<Analysis>, &Prompt),
+    last: bool,
+) -> Result<Vec<(Arc<Analysis>, Arc<Prompt>)>> {
+    let target = |analysis: &Analysis| {
+        let target = config.gateway.target(&analysis.name, analysis.settings.route.as_deref());
+        target.ok().filter(|target| !config.gateway.is_local(target))
+    };
+    let name = &analysis.name;
+    let Some(route) = target(analysis) else {
+        bail!(
+            "--bundle: the embedded provider answers {name}, and it gets each analysis alone; --config can name a model"
+        )
+    };
+    let is_early = analysis.scope == Scope::End && !last;
+    if is_early || analysis.bundle(&route).is_none() || !prompt.bundles() {
+        bail!("--bundle: {name} is asked alone")
+    }
+    let mut others = Vec::new();
+    for other in config.default_analyses().iter().filter(|other| **other != **name) {
+        let Some(other) = config.analyses.get(other).filter(|other| !other.is_computed()) else { continue };
+        let has_run = if last { other.settings.triggers.on_end } else { other.scope == Scope::Rolling };
+        let its = other.prompt(None)?;
+        if has_run
+            && analysis.goes_with(other, &route)
+            && target(other).is_some_and(|its| its == route)
+            && its.bundles()
+        {
+            others.push((Arc::clone(other), its));
+        }
+    }
+    Ok(others)
 }
 
 /// Writes the text unchanged, except to a terminal, which would obey control characters in it.
@@ -237,5 +299,31 @@ mod tests {
         assert!(turn.contains("terrible service") && !turn.contains("Okafor"), "{turn}");
         let error = prompt("summary", Some(99)).expect_err("no such turn").to_string();
         assert!(error.contains("turns 0 to 36"), "{error}");
+    }
+
+    fn bundle(analyses: &str, name: &str, last: bool) -> Result<Vec<String>> {
+        let models = "[endpoints.o]\nprovider = \"openai\"\n[models.m]\ncandidates = [\"o/x\"]\n[routes.r]\n\
+                      variants = [{ name = \"a\", model = \"m\" }]\n[gateway]\ndefault_route = \"r\"\n";
+        let config = Config::parse(&format!("{models}{analyses}"), std::path::Path::new(".")).expect("config");
+        let analysis = config.analyses.get(name).expect("analysis");
+        let others = others(&config, (analysis, &*analysis.prompt(None)?), last)?;
+        Ok(others.iter().map(|(analysis, _)| analysis.name.to_string()).collect())
+    }
+
+    #[test]
+    fn bundle_has_the_analyses_that_the_daemon_asks_with_it() {
+        let slow = "[analyses.topics]\nbundle = \"slow\"\n[analyses.entities]\nbundle = \"slow\"\n[analyses.questions]\n\
+                    [analyses.call_report]\n[analyses.scorecard]\nquestions = [{ id = \"a\", text = \"A?\" }]\n";
+        assert_eq!(bundle(slow, "summary", false).expect("a bundle"), ["sentiment", "questions"]);
+        assert_eq!(bundle(slow, "topics", false).expect("a bundle"), ["entities"]);
+        assert_eq!(bundle(slow, "call_report", true).expect("a bundle"), ["scorecard"]);
+        for (analyses, name) in
+            [(slow, "call_report"), ("[analyses.summary]\nbundle = \"\"\n", "summary"), ("", "sentiment_turn")]
+        {
+            let error = bundle(analyses, name, false).expect_err(name).to_string();
+            assert!(error.ends_with("is asked alone"), "{error}");
+        }
+        let error = bundle("[analyses.summary]\nroute = \"local\"\n", "summary", true).expect_err("local").to_string();
+        assert!(error.contains("the embedded provider answers summary"), "{error}");
     }
 }

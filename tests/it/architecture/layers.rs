@@ -124,7 +124,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("cli/models.rs", &["api", "gateway", "llm"]),
     ("cli/discovery", &["gateway"]),
     // Makes the prompt that a daemon would send.
-    ("cli/render.rs", &["stt", "llm", "turns", "context", "analysis"]),
+    ("cli/render.rs", &["stt", "llm", "turns", "context", "analysis", "config"]),
     // Recordings on a virtual clock, without a daemon.
     ("cli/trial", &["app", "config", "evaluation", "gateway"]),
     ("cli/compare", &["evaluation", "gateway"]),
