@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::base::budget::{Bound, Budget, Exceeded, Limits};
 use crate::base::text::{Quote, Words};
@@ -84,13 +84,24 @@ pub(super) fn lift(value: &mut Value, snapshot: &Snapshot, budget: &mut Budget) 
     Ok(lifted.unwrap_or_default())
 }
 
-/// Puts the evidence of an insight back into its value, from where [`lift`] removed it.
-pub(super) fn put_back(value: &mut Value, evidence: &[Evidence]) {
-    let Some(object) = value.as_object_mut().filter(|object| !object.contains_key("evidence")) else { return };
-    if !evidence.is_empty() {
-        let quotes = evidence.iter().map(|known| json!({"turn": known.turn, "quote": known.quote}));
-        object.insert("evidence".to_owned(), quotes.collect());
+/// Checks the quotes of an earlier answer again, because turns may have been corrected since: each in the turn that it
+/// names. A quote from a turn that the snapshot does not hold keeps its mark.
+///
+/// # Errors
+/// The budget is used up.
+pub(super) fn recheck(
+    value: &mut Value,
+    evidence: &mut [Evidence],
+    snapshot: &Snapshot,
+    budget: &mut Budget,
+) -> Result<(), Exceeded> {
+    let mut checker = Checker { snapshot, budget, folded: HashMap::new(), searched: 0 };
+    for known in evidence {
+        if let Some(is_gone) = checker.is_gone(known.turn, &known.quote)? {
+            known.unverified = is_gone;
+        }
     }
+    checker.mark_again(value)
 }
 
 /// Removes the top-level `evidence`; `None` if it is not a list of `{turn, quote}`. Items with further members are
@@ -179,6 +190,24 @@ impl Checker<'_> {
         Ok(only)
     }
 
+    /// Whether the words of a quote are no longer in their turn; `None` if that cannot be known, because the turn is not in
+    /// the prompt.
+    fn is_gone(&mut self, cited: TurnNo, quote: &str) -> Result<Option<bool>, Exceeded> {
+        let (snapshot, covers) = (self.snapshot, self.snapshot.covers());
+        self.budget.spend(1 + quote.len() as u64 / BYTES_SPLIT_A_STEP)?;
+        match snapshot.held(cited) {
+            Some(turn) => {
+                let wanted = Quote::of(quote);
+                Ok(Some(wanted.is_empty() || !self.holds(turn, &wanted)?))
+            }
+            // The turn has lost its text.
+            None if covers.verbatim_from.is_some_and(|from| from <= cited) && covers.to >= Some(cited) => {
+                Ok(Some(true))
+            }
+            None => Ok(None),
+        }
+    }
+
     fn holds(&mut self, turn: &Arc<Turn>, wanted: &Quote) -> Result<bool, Exceeded> {
         let bytes = turn.text.len() as u64;
         self.budget.spend(1 + bytes / BYTES_SEARCHED_A_STEP)?;
@@ -191,6 +220,23 @@ impl Checker<'_> {
             }
         };
         Ok(words.hold(wanted))
+    }
+
+    /// Marks the quotes in `value` again, at any depth, without any other change of them.
+    fn mark_again(&mut self, value: &mut Value) -> Result<(), Exceeded> {
+        match value {
+            Value::Array(items) => items.iter_mut().try_for_each(|item| self.mark_again(item)),
+            Value::Object(object) => {
+                if let Some(claim) = Claim::of(object)
+                    && let Some(is_gone) = self.is_gone(claim.turn, &claim.quote)?
+                    && (is_gone || object.contains_key(MARK))
+                {
+                    object.insert(MARK.to_owned(), is_gone.into());
+                }
+                object.values_mut().try_for_each(|inner| self.mark_again(inner))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Marks the quotes in `value` at any depth.

@@ -130,14 +130,22 @@ impl Lists {
         self.0.is_empty()
     }
 
-    /// The value after applying `answer` to `current`; `rev` is the revision of the insight that will have it.
-    pub(super) fn apply(&self, current: Option<&Value>, mut answer: Value, form: Form, rev: u64) -> Applied {
+    /// The value after applying `answer` to `current`; `rev` is the revision of the insight that will have it. `checked` is
+    /// the current value whose quotes were checked again: the same items, some of which may be marked otherwise.
+    pub(super) fn apply(
+        &self,
+        (current, checked): (Option<&Value>, Option<&Value>),
+        mut answer: Value,
+        form: Form,
+        rev: u64,
+    ) -> Applied {
         let current = current.filter(|value| self.0.iter().all(|list| list.items(value).is_some()));
         let (mut changes, mut dropped) = (Vec::new(), Dropped::default());
         for list in &self.0 {
             let given = list.take(&mut answer);
             let items = current.and_then(|value| list.items(value)).unwrap_or_default();
             let mut work = apply::Work::new(list, items, rev, &mut changes, &mut dropped);
+            work.mark(checked.and_then(|value| list.items(value)).unwrap_or_default());
             match form {
                 Form::Operations => work.operations(given),
                 Form::Whole => work.whole(given),
@@ -146,7 +154,7 @@ impl Lists {
             list.put(&mut answer, items, &names);
         }
         let changes = current.and_then(|old| {
-            self.set_fields(old, &answer, &mut Vec::new(), &mut changes)?;
+            self.set_fields(Some(old), &answer, &mut Vec::new(), &mut changes)?;
             Some(changes)
         });
         Applied { value: answer, changes, dropped }
@@ -168,18 +176,24 @@ impl Lists {
 
     /// Changes of all members that are not lists of items; `None` if a member is missing in the new value, which no
     /// change can express.
-    fn set_fields(&self, old: &Value, new: &Value, path: &mut Vec<String>, changes: &mut Vec<Change>) -> Option<()> {
-        if self.0.iter().any(|list| list.path == *path) || old == new {
+    fn set_fields(
+        &self,
+        old: Option<&Value>,
+        new: &Value,
+        path: &mut Vec<String>,
+        changes: &mut Vec<Change>,
+    ) -> Option<()> {
+        if self.0.iter().any(|list| list.path == *path) || old == Some(new) {
             return Some(());
         }
         match (old, new) {
-            (Value::Object(old), Value::Object(new)) if self.0.iter().any(|list| list.path.starts_with(path)) => {
+            (Some(Value::Object(old)), Value::Object(new)) if self.0.iter().any(|list| list.path.starts_with(path)) => {
                 if old.keys().any(|name| !new.contains_key(name)) {
                     return None;
                 }
                 for (name, value) in new {
                     path.push(name.clone());
-                    self.set_fields(old.get(name).unwrap_or(&Value::Null), value, path, changes)?;
+                    self.set_fields(old.get(name), value, path, changes)?;
                     path.pop();
                 }
             }

@@ -59,10 +59,13 @@ use crate::base::budget::{Budget, Exceeded};
 use crate::base::names;
 use crate::context::Snapshot;
 use crate::llm::ChatRequest;
-use crate::llm::local::Method;
+use crate::llm::local::{self, Method};
 use crate::types::insight::Change;
-use crate::types::{CallId, Evidence, Insight, JsonMap, Turn, TurnNo};
+use crate::types::{CallId, Evidence, JsonMap, Turn, TurnNo};
 use items::Lists;
+
+/// Why the embedded provider cannot answer an analysis by the method that its settings name.
+const UNFIT: &str = "local: the values of this method are not valid under the schema of the analysis";
 
 /// What an analysis is about, and how often it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +105,8 @@ pub struct Analysis {
 pub struct Answering<'a> {
     /// The newest value when the model was asked.
     pub current: Option<&'a Value>,
+    /// The same with its quotes checked again ([`Analysis::recheck`]); `None` if there is no difference.
+    pub checked: Option<&'a Value>,
     /// The form in which the answer gives lists of items.
     pub form: Form,
     /// The revision of the insight that it becomes.
@@ -146,7 +151,7 @@ pub enum AnalysisError {
 }
 
 impl Analysis {
-    /// Makes an analysis from its folder and the configuration, which takes precedence. `local` is the method of the
+    /// Makes an analysis from its folder and the configuration, which takes precedence. `method` is that of the
     /// embedded provider if neither names one.
     ///
     /// # Errors
@@ -155,15 +160,15 @@ impl Analysis {
         name: &str,
         folder: &Folder,
         config: &settings::PartialSettings,
-        local: Option<Method>,
+        method: Option<Method>,
     ) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
         let given = Settings::of_folder(name, folder).unwrap_or_else(|found| {
             faults.extend(found);
             settings::PartialSettings::default()
         });
-        let given = given.or_local(local);
-        let settings = Settings::merged(name, &given, config);
+        let given = given.or_local(method);
+        let mut settings = Settings::merged(name, &given, config);
         for (given, file) in [(&given, "analysis.toml"), (config, "")] {
             if let Some((key, why)) = given.misplaced(&settings) {
                 faults.push(Fault::whole(file, format!("{key}: {why}")));
@@ -203,11 +208,22 @@ impl Analysis {
             faults.push(Fault::whole(file, format!("prompt: {}", unknown_version(wanted, &prompts))));
         }
         let compiled = compiled.and_then(|schema| Ok((schema::lists(&schema, source, settings.scope)?, schema)));
+        let compiled = compiled.map(|(lists, mut schema)| {
+            schema::narrow(&mut schema, &settings.questions);
+            (lists, Arc::new(schema))
+        });
+        if let (Some(method), Ok((_, schema))) = (settings.local, &compiled)
+            && !local::fits(method, schema)
+        {
+            // That of a built-in analysis is only assumed for a folder that replaces it.
+            settings.local = None;
+            let named = [(config, ""), (&given, "analysis.toml")].into_iter().find(|(given, _)| given.names_method());
+            faults.extend(named.map(|(_, file)| Fault::whole(file, UNFIT)));
+        }
         match compiled {
             Ok((lists, schema)) if faults.is_empty() => {
                 let strict = schema::is_strict(&schema);
                 let (name, scope) = (Arc::from(name), settings.scope);
-                let schema = Arc::new(schema);
                 let operations =
                     if lists.is_empty() { Arc::clone(&schema) } else { Arc::new(lists.operations_schema(&schema)) };
                 let list_instructions = [Form::Operations, Form::Whole]
@@ -301,11 +317,19 @@ impl Analysis {
         evidence::work(value, snapshot)
     }
 
-    /// The answer that an insight was made of, as far as it is known: its value, with its evidence.
-    pub fn answer_of(insight: &Insight) -> Value {
-        let mut value = insight.value.clone();
-        evidence::put_back(&mut value, &insight.evidence);
-        value
+    /// Checks the quotes of an insight's value and evidence again, in a later snapshot. A quote from a turn that the snapshot
+    /// does not hold keeps its mark.
+    ///
+    /// # Errors
+    /// The budget is used up.
+    pub fn recheck(
+        mut value: Value,
+        mut evidence: Vec<Evidence>,
+        snapshot: &Snapshot,
+        budget: &mut Budget,
+    ) -> Result<Reading, Exceeded> {
+        evidence::recheck(&mut value, &mut evidence, snapshot, budget)?;
+        Ok(Reading { value, evidence, ..Reading::default() })
     }
 
     /// Reads `value`, an answer to `snapshot` that is valid under the schema: removes and verifies its evidence.
@@ -328,8 +352,8 @@ impl Analysis {
         if self.lists.is_empty() {
             return reading;
         }
-        let Answering { current, form, rev } = *answering;
-        let applied = self.lists.apply(current, reading.value, form, rev);
+        let Answering { current, checked, form, rev } = *answering;
+        let applied = self.lists.apply((current, checked.or(current)), reading.value, form, rev);
         Reading { value: applied.value, changes: applied.changes, dropped: applied.dropped, ..reading }
     }
 }

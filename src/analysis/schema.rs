@@ -2,9 +2,10 @@
 //!
 //! Knows no prompt and no settings.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::items::Lists;
+use super::shown::ListedQuestion;
 use super::{Fault, Scope, position};
 use crate::llm::schema::{SchemaError, Validator, pointer_to};
 
@@ -49,6 +50,21 @@ pub(super) fn is_strict(schema: &Value) -> bool {
         }
         Value::Array(items) => items.iter().all(is_strict),
         _ => true,
+    }
+}
+
+/// Narrows a list of answers to questions, whose elements have an `id` and a `question`: as many as there are questions, each
+/// with the id of one.
+pub(super) fn narrow(schema: &mut Value, questions: &[ListedQuestion]) {
+    let ids: Vec<&str> = questions.iter().map(|question| question.id.as_str()).collect();
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for list in properties.into_iter().flat_map(|properties| properties.values_mut()) {
+        let Some(fields) = list.pointer_mut("/items/properties").and_then(Value::as_object_mut) else { continue };
+        if !ids.is_empty() && fields.contains_key("question") && fields.contains_key("id") {
+            fields.insert("id".to_owned(), json!({"type": "string", "enum": ids}));
+            list["minItems"] = ids.len().into();
+            list["maxItems"] = ids.len().into();
+        }
     }
 }
 

@@ -234,10 +234,24 @@ impl PartialSettings {
         let first = |keys: &[&str]| self.special.iter().find(|key| keys.contains(key)).copied();
         let of_end = (settings.scope == Scope::End).then(|| first(&TRIGGER_KEYS)).flatten();
         let of_computed = settings.computed.and_then(|_| first(&MODEL_KEYS));
-        let of_turn = (settings.scope == Scope::Turn).then(|| first(&["bundle"])).flatten();
+        let is_turn = settings.scope == Scope::Turn;
+        // The empty bundle says what such an analysis does anyway.
+        let is_bundled = self.bundle.as_ref().is_some_and(|bundle| !bundle.is_empty());
+        let of_turn = (is_turn && is_bundled).then_some("bundle");
+        let untriggered = is_turn.then(|| first(&TRIGGER_KEYS)).flatten();
+        let of_others = if is_turn { None } else { first(&["context_turns"]) };
         let end = of_end.map(|key| (key, "an analysis of scope \"end\" runs when the call ends, and has no triggers"));
         end.or_else(|| of_computed.map(|key| (key, "the analysis is computed and asks no model")))
             .or_else(|| of_turn.map(|key| (key, "an analysis of scope \"turn\" is asked alone")))
+            .or_else(|| {
+                untriggered.map(|key| (key, "an analysis of scope \"turn\" runs for each turn, and has no triggers"))
+            })
+            .or_else(|| of_others.map(|key| (key, "only an analysis of scope \"turn\" shows the turns before one")))
+    }
+
+    /// Returns true if the method of the embedded provider is set.
+    pub(super) fn names_method(&self) -> bool {
+        self.special.contains(&"local")
     }
 
     /// Returns true if a prompt version is set.

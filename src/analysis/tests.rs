@@ -10,6 +10,7 @@ use crate::llm::schema::{CHECKING, Validator, Verdict};
 use crate::types::{StreamId, Turn};
 
 mod fixtures;
+mod rechecked;
 
 fn context(texts: &[&str]) -> Context {
     let mut context = Context::new();

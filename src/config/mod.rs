@@ -251,6 +251,7 @@ impl Config {
         self.analyses.is_given(analysis)
             || self.ingest.analyses.as_deref().is_some_and(named)
             || self.sources.iter().any(|source| named(source.analyses()))
+            || self.rules.iter().any(|(_, rule)| named(&rule.runs))
     }
 
     /// Settings that are valid but may not be intended.

@@ -38,9 +38,6 @@ pub(super) fn check(rules: &Rules, analyses: &Analyses, problems: &mut Problems)
         if on.is_empty() {
             continue;
         }
-        if analysis.scope == Scope::Turn {
-            problems.push(path.clone(), "has no meaning with scope = \"turn\", which runs for each turn");
-        }
         for rule in on.alerts.iter().filter(|rule| !rules.names().contains(rule)) {
             problems.push(path.clone(), names::unknown("rule", rule, rules.names()));
         }

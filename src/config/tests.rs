@@ -66,6 +66,22 @@ fn bundle_over_two_routes_is_an_error_that_names_both() {
             "analyses.sentiment_turn.bundle: an analysis of scope \"turn\"",
         ),
         ("[analyses.stats]\nbundle = \"x\"\n", "analyses.stats.bundle: the analysis is computed"),
+        (
+            "[analyses.sentiment_turn]\nevery_n_turns = 3\n",
+            "analyses.sentiment_turn.every_n_turns: an analysis of scope \"turn\"",
+        ),
+        (
+            "[analyses.sentiment_turn]\ngate = false\n",
+            "analyses.sentiment_turn.gate: an analysis of scope \"turn\" runs for each",
+        ),
+        (
+            "[analyses.summary]\ncontext_turns = 3\n",
+            "analyses.summary.context_turns: only an analysis of scope \"turn\"",
+        ),
+        (
+            "[analyses.summary]\nlocal = \"mood\"\n",
+            "analyses.summary.local: the values of this method are not valid under",
+        ),
         ("[analyses.summary]\nbundle = 1\n", "analyses.summary.bundle: expected a string"),
     ] {
         let problems = read(analyses).expect_err(analyses);
@@ -75,6 +91,7 @@ fn bundle_over_two_routes_is_an_error_that_names_both() {
         "[analyses.summary]\nbundle = \"x\"\n[analyses.topics]\nbundle = \"x\"\n",
         "[analyses.summary]\nbundle = \"\"\n[analyses.topics]\nbundle = \"\"\nroute = \"s\"\n",
         "[analyses.topics]\nroute = \"s\"\n",
+        "[analyses.sentiment_turn]\nbundle = \"\"\n",
     ] {
         assert!(read(right).is_ok(), "{right}");
     }
@@ -88,6 +105,7 @@ fn an_analysis_without_a_way_to_be_answered_is_an_error() {
     for (text, target) in [
         ("[analyses.topics]\nevery_n_turns = 2\n", "local"),
         ("[ingest]\nanalyses = [\"topics\"]\n", "local"),
+        ("[rules.pause]\nkind = \"silence\"\nover_ms = 900\nruns = [\"topics\"]\n", "local"),
         ("[analyses.topics]\nroute = \"l\"\n", "l"),
         ("[analyses.topics]\nroute = \"r\"\n", "r"),
     ] {
@@ -314,7 +332,7 @@ fn rules_and_analyses_reference_existing_names() {
         ),
         (
             format!("{churn}[analyses.sentiment_turn]\non = [\"alert:churn\"]"),
-            "analyses.sentiment_turn.on: has no meaning with scope = \"turn\"",
+            "analyses.sentiment_turn.on: an analysis of scope \"turn\" runs for each turn, and has no triggers",
         ),
     ] {
         let problems = parse(&text).expect_err(&text);

@@ -1,7 +1,9 @@
-//! Reads the value of one analysis' answer: its evidence is checked, its lists are applied to the newest ones, and its size
-//! is limited.
+//! Reads the value of one analysis' answer: checks its evidence and that of the newest value, applies its lists to the newest
+//! ones, and limits its size.
 //!
 //! Knows no request and no gateway.
+
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -13,6 +15,7 @@ use crate::base::measure;
 use crate::call::answer::Failed;
 use crate::call::task::Member;
 use crate::protocol::FailureCode;
+use crate::types::Insight;
 
 /// Reads the value. `degraded`: the embedded provider answered.
 ///
@@ -26,24 +29,30 @@ pub(super) async fn read(value: Value, job: &Job, member: &Member, degraded: boo
         _ => Form::Whole,
     };
     let (analysis, rev, current) = (member.analysis.clone(), member.rev, member.current.clone());
-    let (value, unchanged) = match &current {
-        // In a bundle, null means that the newest value is still valid.
-        Some(newest) if value.is_null() && job.bundle.len() > 1 => (Analysis::answer_of(newest), true),
-        _ => (value, false),
-    };
+    // In a bundle, null means that the newest value is still valid.
+    let unchanged = value.is_null() && current.is_some() && job.bundle.len() > 1;
     let known = current.as_ref().map(|insight| &insight.value);
     let work = Analysis::reading_work(&value, &job.start.snapshot);
+    let work = work.saturating_add(known.map_or(0, |known| Analysis::reading_work(known, &job.start.snapshot)));
     let work = work.saturating_add(analysis.concluding_work(&value, known));
     let snapshot = job.start.snapshot.clone();
     let reading = budget::run(work, READING, move |budget| {
-        let reading = Analysis::read(value, &snapshot, budget)?;
-        let current = current.as_ref().map(|insight| &insight.value);
-        if unchanged {
-            // Corrected turns may have changed what is marked in it.
-            let changes = if current == Some(&reading.value) { analysis.unchanged() } else { None };
-            return Ok(Reading { changes, ..reading });
+        // Corrected turns may have changed which quotes of the newest value are right.
+        let recheck =
+            |newest: &Arc<Insight>| Analysis::recheck(newest.value.clone(), newest.evidence.clone(), &snapshot, budget);
+        let checked = current.as_ref().map(recheck).transpose()?;
+        let current = current.as_ref().map(|newest| &newest.value);
+        match checked {
+            Some(checked) if unchanged => {
+                let changes = if current == Some(&checked.value) { analysis.unchanged() } else { None };
+                Ok(Reading { changes, ..checked })
+            }
+            checked => {
+                let reading = Analysis::read(value, &snapshot, budget)?;
+                let checked = checked.as_ref().map(|checked| &checked.value);
+                Ok(analysis.conclude(reading, &Answering { current, checked, form, rev }))
+            }
         }
-        Ok(analysis.conclude(reading, &Answering { current, form, rev }))
     });
     let reading = reading.await.map_err(|exceeded| failure::over("the answer's evidence", exceeded))?;
     limited(reading, job.insight_bytes)

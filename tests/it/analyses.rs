@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::support::daemon::Daemon;
-use crate::support::llm::{MockLlm, Step, minimal_answer};
+use crate::support::llm::{MockLlm, Step};
 use crate::support::ws::{ingest, subscribe, subscriber, turn};
 use crate::support::{Json, json, shared};
 
@@ -241,7 +241,16 @@ async fn posted_transcript_has_figures_and_items_without_any_model() {
 async fn an_analysis_of_the_end_runs_once_and_on_demand() {
     let _machine = shared().await;
     let mock = MockLlm::start().await;
-    mock.script(|asked| Step::Say(minimal_answer(asked), Duration::ZERO));
+    let answer = |id: &str| json!({"id": id, "question": "Was there a greeting?", "answer": "yes", "reason": "So it began.", "evidence": []});
+    let answers = move |ids: &[&str]| {
+        Step::Say(json!({"answers": ids.iter().map(|id| answer(id)).collect::<Vec<_>>()}).to_string(), Duration::ZERO)
+    };
+    // Not every question, and one that nobody asked: the model is asked again.
+    mock.script(move |asked| match asked.number {
+        1 => answers(&[]),
+        3 => answers(&["farewell"]),
+        _ => answers(&["greeting"]),
+    });
     let config = format!(
         "{}\n[ingest]\nanalyses = [\"scorecard\"]\nlinger_ms = 50\n\
          [analyses.scorecard]\nquestions = [{{ id = \"greeting\", text = \"Was there a greeting?\" }}]\n",

@@ -48,6 +48,13 @@ impl<'a> Work<'a> {
         (self.items, self.names)
     }
 
+    /// Takes over what `checked`, the same items, marks otherwise.
+    pub(super) fn mark(&mut self, checked: Vec<Item>) {
+        for (index, fields) in checked.into_iter().enumerate().take(self.items.len()) {
+            self.change(index, fields, false);
+        }
+    }
+
     /// Applies operations in order; an answer without the list changes nothing.
     pub(super) fn operations(&mut self, given: Option<Vec<Value>>) {
         for operation in self.bounded(given.unwrap_or_default(), OPERATIONS.most) {

@@ -61,7 +61,7 @@ fn replay(mut value: Value, changes: &[Change]) -> Value {
 }
 
 fn applied(current: &Value, answer: &Value, form: Form) -> (Value, Vec<Value>, Vec<(&'static str, u64)>) {
-    let Applied { value, changes, dropped } = lists().apply(Some(current), answer.clone(), form, 7);
+    let Applied { value, changes, dropped } = lists().apply((Some(current), None), answer.clone(), form, 7);
     let changes = changes.expect("changes");
     assert_eq!(replay(current.clone(), &changes), value);
     let shown = changes.iter().map(|change| serde_json::to_value(change).expect("json")).collect();
@@ -238,13 +238,13 @@ fn value_of_another_form_is_not_continued() {
     for current in
         [None, Some(json!({"items": [{"text": "x"}]})), Some(json!({"items": 5})), Some(Value::Null), Some(twice)]
     {
-        let applied = lists().apply(current.as_ref(), add.clone(), Form::Operations, 1);
+        let applied = lists().apply((current.as_ref(), None), add.clone(), Form::Operations, 1);
         assert_eq!(applied.changes, None);
         assert_eq!(applied.value["items"], json!([item("i1_1", "a", "open")]), "{current:?}");
     }
     // A removed member appears in no change.
     let old = json!({"headline": "h", "items": [], "current": null, "gone": 1});
-    assert_eq!(lists().apply(Some(&old), add, Form::Operations, 1).changes, None);
+    assert_eq!(lists().apply((Some(&old), None), add, Form::Operations, 1).changes, None);
 }
 
 /// An operation on the simple model.
@@ -356,7 +356,7 @@ proptest! {
         let (mut model, mut value, mut subscriber) = (Model::new(), value(&[]), value(&[]));
         for (rev, steps) in answers.iter().enumerate() {
             let (answer, dropped) = play(&mut model, steps, rev as u64 + 1);
-            let applied = lists.apply(Some(&value), answer, Form::Operations, rev as u64 + 1);
+            let applied = lists.apply((Some(&value), None), answer, Form::Operations, rev as u64 + 1);
             subscriber = replay(subscriber, &applied.changes.expect("changes"));
             prop_assert_eq!(&subscriber, &applied.value);
             prop_assert_eq!(applied.dropped.total(), dropped);
@@ -375,7 +375,7 @@ proptest! {
             let before = value.clone();
             let elements: Vec<Value> = numbers.iter().map(|number| item("", &text(*number), "open")).collect();
             let answer = json!({"headline": "h", "items": elements, "current": null});
-            let applied = lists.apply(Some(&before), answer, Form::Whole, rev as u64 + 1);
+            let applied = lists.apply((Some(&before), None), answer, Form::Whole, rev as u64 + 1);
             prop_assert_eq!(&replay(before.clone(), &applied.changes.expect("changes")), &applied.value);
             value = applied.value;
             let shown = |value: &Value| -> BTreeMap<String, String> {

@@ -119,7 +119,8 @@ fn operations_on_the_lists_of_an_analysis_are_valid_in_place_of_them() {
         assert!(!is_valid(&analysis.schema, &answer), "{name}");
         // If the answer is applied without a current value, the result is the example, except for the ids.
         let reading = Reading { value: answer, ..Reading::default() };
-        let concluded = analysis.conclude(reading, &Answering { current: None, form: Form::Operations, rev: 1 });
+        let concluded =
+            analysis.conclude(reading, &Answering { current: None, checked: None, form: Form::Operations, rev: 1 });
         assert_eq!(concluded.dropped.iter().collect::<Vec<_>>(), [("unknown_id", 1)], "{name}");
         assert_eq!(concluded.value, example(name), "{name}");
     }

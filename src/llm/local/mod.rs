@@ -9,6 +9,7 @@ mod clean;
 mod done;
 mod due;
 mod extract;
+mod fits;
 mod form;
 mod lexicon;
 mod ngrams;
@@ -30,6 +31,7 @@ use crate::types::{Transcript, Turn};
 
 use extract::HEADLINE_WORDS;
 pub use extract::{Extract, Passage, extract};
+pub use fits::fits;
 pub use parts::answer_parts;
 pub use sentiment::{Mood, mood};
 

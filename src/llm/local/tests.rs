@@ -68,7 +68,7 @@ fn answers_match_the_built_in_schemas_and_quote_the_turns() {
         let reading = Analysis::read(value, &snapshot, &mut Budget::new(READING)).expect("in its budget");
         assert!(reading.evidence.iter().all(|quote| !quote.unverified), "{name} {:?}", reading.evidence);
         assert!(!reading.value.to_string().contains("unverified"), "{name} {}", reading.value);
-        let answering = Answering { current: None, form: Form::Whole, rev: 1 };
+        let answering = Answering { current: None, checked: None, form: Form::Whole, rev: 1 };
         let concluded = analysis.conclude(reading, &answering);
         let whole = Validator::compile(&analysis.schema).expect("compiles");
         let mut value = concluded.value;
