@@ -89,7 +89,9 @@ impl Phrases {
     pub(super) fn add(&mut self, text: &str) -> Result<Option<u64>, String> {
         let Some(source) = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) else {
             let quote = Quote::of(text);
-            if quote.is_empty() {
+            // One slash, or flags after the second, as in "/refund/i", begin a pattern that no turn would match as words.
+            let is_half = text.trim().starts_with('/') || text.trim().ends_with('/');
+            if quote.is_empty() || is_half {
                 return Err(format!("expected words, or a pattern between slashes, found {text:?}"));
             }
             self.0.push(Phrase::Words(quote));
@@ -241,6 +243,9 @@ mod tests {
     fn what_is_no_phrase_says_why() {
         let add = |text: &str| Phrases::default().add(text).expect_err(text);
         assert_eq!(add(" … "), "expected words, or a pattern between slashes, found \" … \"");
+        for half in ["/refund(ed)?/i", "/refund", "refund/", " /refund/"] {
+            assert_eq!(add(half), format!("expected words, or a pattern between slashes, found {half:?}"));
+        }
         assert!(add("/(/").contains("cannot be used: unclosed group"), "{}", add("/(/"));
         assert!(add("/x*/").contains("empty text"), "{}", add("/x*/"));
         assert!(add("//").contains("empty text"), "{}", add("//"));
