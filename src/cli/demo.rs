@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
+use futures::future::{Either, select};
 use owo_colors::OwoColorize as _;
 
 use crate::app;
@@ -239,8 +240,7 @@ async fn call(args: &DemoArgs, asked: &Asked<'_>, target: &Target) -> Result<Opt
             }
         }
     };
-    let both = async { futures::join!(watching, Box::pin(playing)) };
-    let mut both = std::pin::pin!(both);
+    let mut both = std::pin::pin!(watched_to_the_end(watching, Box::pin(playing)));
     let (watched, (report, played)) = tokio::select! {
         done = &mut both => done,
         // If nobody reads the output, `watching` ends too.
@@ -257,6 +257,22 @@ async fn call(args: &DemoArgs, asked: &Asked<'_>, target: &Target) -> Result<Opt
         explained => explained?,
     }
     summarize(report).map(Some)
+}
+
+/// Plays the call and watches it, until both have ended. A call that could not be played is never completed, so it is not
+/// watched any longer.
+///
+/// # Cancel safety
+/// As safe as both futures.
+async fn watched_to_the_end<R>(
+    watching: impl Future<Output = Result<()>>,
+    playing: impl Future<Output = (R, Result<()>)>,
+) -> (Result<()>, (R, Result<()>)) {
+    match select(std::pin::pin!(watching), std::pin::pin!(playing)).await {
+        Either::Left((watched, playing)) => (watched, playing.await),
+        Either::Right((played, watching)) if played.1.is_ok() => (watching.await, played),
+        Either::Right((played, _)) => (Ok(()), played),
+    }
 }
 
 fn summarize(report: CallReport) -> Result<bool> {
@@ -295,6 +311,14 @@ The dashboard is at {url}/#{CALL_ID}, and the documentation at {url}/docs/; `sid
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn call_that_could_not_be_played_is_not_watched() {
+        let watching = std::future::pending();
+        let playing = async { ((), Err(anyhow!("no connection for 60 s"))) };
+        let (watched, ((), played)) = watched_to_the_end(watching, playing).await;
+        assert!(watched.is_ok() && played.is_err());
+    }
 
     #[test]
     fn bundled_call_is_complete() {
