@@ -11,6 +11,7 @@
 
 use serde::Deserialize;
 
+use super::held::{Session, Unnamed};
 use super::wire::{self, Flag, Label, Natural, Score, Text};
 use super::{DecodeError, Decoder, Dialect, Spelling, aws};
 use crate::types::{EndScope, Final, SttEvent, TurnKey, Word};
@@ -31,7 +32,7 @@ impl Dialect for AwsContactLens {
     }
 
     fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(ContactLensDecoder)
+        Box::new(ContactLensDecoder::default())
     }
 
     fn needs(&self) -> &'static [&'static str] {
@@ -60,7 +61,13 @@ impl Dialect for AwsContactLens {
     }
 }
 
-struct ContactLensDecoder;
+#[derive(Default)]
+struct ContactLensDecoder {
+    /// The contact, if messages name it.
+    session: Session,
+    /// Used if they do not.
+    finals: Unnamed,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -71,7 +78,7 @@ struct Event<'a> {
     contact_id: Option<Text<'a>>,
     #[serde(borrow)]
     language_code: Option<Text<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "wire::optional_list")]
     segments: Option<Vec<SegmentField<'a>>>,
     #[serde(borrow)]
     utterance_event: Option<UtteranceEvent<'a>>,
@@ -163,7 +170,7 @@ impl Decoder for ContactLensDecoder {
     fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let event: Event<'_> = wire::parse("event", frame)?;
         if let Some(utterance) = event.utterance_event {
-            out.push(utterance.event());
+            self.say(utterance.event(), out);
             return Ok(());
         }
         if event.category_event.is_some() {
@@ -171,11 +178,20 @@ impl Decoder for ContactLensDecoder {
         }
         if let Some(segments) = event.segments {
             let language = event.language_code.map(Text::into_string);
-            out.extend(segments.into_iter().filter_map(|segment| segment.event(language.as_deref())));
+            if let Some(id) = event.contact_id
+                && self.session.begins(Some(id.as_str()))
+            {
+                out.push(SttEvent::Begin { vendor_session: Some(id.into_string()) });
+            }
+            for event in segments.into_iter().filter_map(|segment| segment.event(language.as_deref())) {
+                self.say(event, out);
+            }
             return Ok(());
         }
         match event.event_type.as_ref().map(Text::as_str) {
             Some("STARTED") => {
+                self.finals.clear();
+                self.session.begins(event.contact_id.as_ref().map(Text::as_str));
                 out.push(SttEvent::Begin { vendor_session: event.contact_id.map(Text::into_string) });
                 return Ok(());
             }
@@ -197,15 +213,22 @@ impl Decoder for ContactLensDecoder {
         }
         let bare: Bare = wire::parse("event", frame)?;
         if bare.utterance_id.is_some() && bare.is_partial.is_some() {
-            out.push(wire::parse::<UtteranceEvent<'_>>("UtteranceEvent", frame)?.event());
+            self.say(wire::parse::<UtteranceEvent<'_>>("UtteranceEvent", frame)?.event(), out);
         } else if bare.transcript.is_some() || bare.utterance.is_some() {
             let segment: SegmentField<'_> = wire::parse("segment", frame)?;
-            out.push(segment.event(None).unwrap_or_else(|| SttEvent::Unknown { kind: "untyped".to_owned() }));
+            let unknown = || SttEvent::Unknown { kind: "untyped".to_owned() };
+            self.say(segment.event(None).unwrap_or_else(unknown), out);
         } else if bare.matched_categories.is_none() && bare.categories.is_none() && bare.post_contact_summary.is_none()
         {
             out.push(aws::exception(frame).unwrap_or_else(|| SttEvent::Unknown { kind: "untyped".to_owned() }));
         }
         Ok(())
+    }
+}
+
+impl ContactLensDecoder {
+    fn say(&mut self, event: SttEvent, out: &mut Vec<SttEvent>) {
+        self.finals.add(event, self.session.0.is_some(), out);
     }
 }
 

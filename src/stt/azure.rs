@@ -13,9 +13,11 @@ use std::fmt;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::held::Unnamed;
 use super::wire::{self, Label, Score, Text};
 use super::{DecodeError, Decoder, Dialect};
-use crate::types::{EndScope, Final, SttEvent, TurnKey, Word};
+use crate::base::surrogates;
+use crate::types::{Carry, EndScope, Final, SttEvent, TurnKey, Word};
 
 pub(super) struct Azure;
 
@@ -34,7 +36,11 @@ impl Dialect for Azure {
     }
 
     fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(AzureDecoder)
+        Box::new(AzureDecoder::default())
+    }
+
+    fn decoder_from(&self, carry: &Carry) -> Box<dyn Decoder> {
+        Box::new(AzureDecoder { finals: Unnamed::resume(&carry.ends), named: false })
     }
 
     fn needs(&self) -> &'static [&'static str] {
@@ -46,7 +52,12 @@ impl Dialect for Azure {
     }
 }
 
-struct AzureDecoder;
+#[derive(Default)]
+struct AzureDecoder {
+    /// Used if no message named the session.
+    finals: Unnamed,
+    named: bool,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -153,11 +164,26 @@ impl Decoder for AzureDecoder {
                 out.push(SttEvent::Silence { span });
             }
             Some(Stage::Nothing) => {}
-            Some(Stage::Final) => out.push(SttEvent::Final(Box::new(detailed(message)))),
+            Some(Stage::Final) => self.finals.add(SttEvent::Final(Box::new(detailed(message))), self.named, out),
             Some(Stage::Partial) => out.push(partial(message)),
-            None => out.push(lifecycle(message, &event)),
+            None => {
+                let event = lifecycle(message, &event);
+                if let SttEvent::Begin { vendor_session } = &event {
+                    self.named = vendor_session.is_some();
+                    self.finals.clear();
+                }
+                out.push(event);
+            }
         }
         Ok(())
+    }
+
+    fn carry(&self) -> Carry {
+        Carry { ends: self.finals.ends(), ..Carry::default() }
+    }
+
+    fn carry_version(&self) -> u64 {
+        self.finals.version()
     }
 }
 
@@ -219,7 +245,8 @@ fn lifecycle(message: Message<'_>, event: &str) -> SttEvent {
 fn detailed(mut message: Message<'_>) -> Final {
     let json = message.json.take();
     let mut turn = turn(message);
-    let service = json.as_ref().and_then(|json| serde_json::from_str::<Message<'_>>(json.as_str()).ok());
+    let json = json.as_ref().map(|json| surrogates::repaired(json.as_str()));
+    let service = json.as_ref().and_then(|json| serde_json::from_str::<Message<'_>>(json).ok());
     if let Some(service) = service.map(self::turn) {
         if turn.text.is_empty() {
             turn.text = service.text;

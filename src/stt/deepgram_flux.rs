@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-use super::held::Session;
+use super::held::{Session, Unnamed};
 use super::wire::{self, Label, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Final, SttEvent, TurnKey, Word};
@@ -40,6 +40,8 @@ impl Dialect for DeepgramFlux {
 #[derive(Default)]
 struct FluxDecoder {
     session: Session,
+    /// Used if messages name no session.
+    finals: Unnamed,
 }
 
 #[derive(Deserialize)]
@@ -108,11 +110,14 @@ impl Decoder for FluxDecoder {
                 if info.event.as_str() == "StartOfTurn" {
                     out.push(SttEvent::SpeechStarted);
                 }
-                out.extend(turn(info));
+                if let Some(event) = turn(info) {
+                    self.finals.add(event, self.session.0.is_some(), out);
+                }
             }
             "Connected" => {
                 let connected: Connected<'_> = wire::parse("Connected", frame)?;
                 self.session.begins(connected.request_id.as_ref().map(Text::as_str));
+                self.finals.clear();
                 out.push(SttEvent::Begin { vendor_session: connected.request_id.map(Text::into_string) });
             }
             "Error" => {

@@ -7,7 +7,7 @@
 
 use serde::Deserialize;
 
-use super::held::Session;
+use super::held::{Session, Unnamed};
 use super::wire::{self, Failure, Flag, Label, Real, Reported, Said, Says, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Carry, Final, SttEvent, TurnKey, Word};
@@ -52,7 +52,12 @@ impl Dialect for ElevenLabs {
 
     fn decoder_from(&self, carry: &Carry) -> Box<dyn Decoder> {
         let waiting = carry.held.first().map(|last| Box::new(Final { key: ended(), ..last.clone() }));
-        Box::new(ElevenLabsDecoder { session: Session(carry.session.clone()), waiting, ..ElevenLabsDecoder::default() })
+        Box::new(ElevenLabsDecoder {
+            session: Session(carry.session.clone()),
+            finals: Unnamed::resume(&carry.ends),
+            waiting,
+            ..ElevenLabsDecoder::default()
+        })
     }
 
     fn names_turns(&self) -> bool {
@@ -74,6 +79,8 @@ fn ended() -> TurnKey {
 #[derive(Default)]
 struct ElevenLabsDecoder {
     session: Session,
+    /// Used if no message named the session.
+    finals: Unnamed,
     /// Number of changes of `waiting`.
     changes: u64,
     /// `Some(true)` if commits are repeated with timestamps; `None` until known.
@@ -196,7 +203,9 @@ impl Decoder for ElevenLabsDecoder {
         } else {
             out.extend(waiting.map(SttEvent::Final));
         }
-        out.append(&mut events);
+        for event in events {
+            self.finals.add(event, self.session.0.is_some(), out);
+        }
         Ok(())
     }
 
@@ -208,11 +217,11 @@ impl Decoder for ElevenLabsDecoder {
         let held = |last: &Final| Final { key: TurnKey::Held(CHANNEL.to_owned()), ..last.clone() };
         let held: Vec<_> = self.waiting.as_deref().map(held).into_iter().collect();
         let session = self.session.0.clone().filter(|_| !held.is_empty());
-        Carry { held, session, ..Carry::default() }
+        Carry { held, ends: self.finals.ends(), session, closed: false }
     }
 
     fn carry_version(&self) -> u64 {
-        self.changes
+        self.changes + self.finals.version()
     }
 
     fn finish(&mut self, out: &mut Vec<SttEvent>) {
@@ -266,6 +275,7 @@ impl ElevenLabsDecoder {
             }
             "session_started" => {
                 let started: Started<'_> = wire::parse("session_started", frame)?;
+                self.finals.clear();
                 self.session.begins(started.session_id.as_ref().map(Text::as_str));
                 self.timestamps =
                     started.config.and_then(|config| config.include_timestamps).map(|Flag(timestamps)| timestamps);

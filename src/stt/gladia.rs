@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::held::Session;
+use super::held::{Session, Unnamed};
 use super::wire::{self, Flag, Label, Natural, Reported, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{EndScope, Final, SttEvent, TurnKey, Word};
@@ -56,8 +56,8 @@ impl Dialect for Gladia {
 #[derive(Default)]
 struct GladiaDecoder {
     session: Session,
-    /// Set once a begin message came: a later session begins with one too.
-    started: bool,
+    /// Used if messages name no session.
+    finals: Unnamed,
     /// Channels on which somebody speaks, as bits; those above 63 are not among them.
     speaking: u64,
 }
@@ -149,16 +149,16 @@ impl Decoder for GladiaDecoder {
             "transcript" => {
                 let transcript: Transcript<'_> = wire::parse("transcript", frame)?;
                 // Ids of utterances are unique only within their session.
-                if let Some(id) = transcript.session_id.filter(|_| !self.started)
+                if let Some(id) = transcript.session_id
                     && self.session.begins(Some(id.as_str()))
                 {
                     out.push(SttEvent::Begin { vendor_session: Some(id.into_string()) });
                 }
-                out.push(event(transcript.data));
+                self.finals.add(event(transcript.data), self.session.0.is_some(), out);
             }
             "start_session" => {
                 let session: Started<'_> = wire::parse("start_session", frame)?;
-                self.started = true;
+                self.finals.clear();
                 self.session.begins(session.session_id.as_ref().map(Text::as_str));
                 out.push(SttEvent::Begin { vendor_session: session.session_id.map(Text::into_string) });
             }

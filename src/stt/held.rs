@@ -3,7 +3,8 @@
 //!
 //! Knows no vendor and no clock: the call's session decides how long a turn may wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::{DecodeError, wire};
 use crate::protocol::ErrorCode;
@@ -21,6 +22,8 @@ const FALL_MS: u64 = 10_000;
 /// The limit of [`FALL_MS`] for speech that starts within the first [`FALL_MS`] of a session, ms. The times of
 /// consecutive words overlap by less at every vendor.
 const FALL_TO_START_MS: u64 = 1_000;
+/// Number of finals that are remembered to recognise repeated ones.
+const MAX_KNOWN: usize = 64;
 
 /// Returns the state of a channel, or of another part that a vendor numbers. `field` names the number in the frame.
 ///
@@ -33,7 +36,9 @@ pub(super) fn channel<'a, K: Ord, V: Default>(
     field: &str,
 ) -> Result<&'a mut V, DecodeError> {
     if known.len() >= MAX_CHANNELS && !known.contains_key(&key) {
-        let message = format!("{field}: at most {MAX_CHANNELS} different values are allowed on one connection");
+        let message = format!(
+            "{field}: at most {MAX_CHANNELS} different values are allowed on one connection (channels_per_connection)"
+        );
         return Err(DecodeError::new(ErrorCode::BadField, message));
     }
     Ok(known.entry(key).or_default())
@@ -215,5 +220,76 @@ impl Timeline {
         } else if self.0.len() < MAX_CHANNELS {
             self.0.insert(channel.to_owned(), end_ms);
         }
+    }
+}
+
+/// The finals of sessions that messages do not name, in their order. A speaker's finals come in the order of speech, so
+/// each speaker label has its own timeline.
+#[derive(Debug, Default)]
+pub(super) struct Unnamed {
+    timeline: Timeline,
+    /// The newest finals whose vendor names them: key, start, and hash of the text; newest last.
+    known: VecDeque<(TurnKey, Option<u64>, u64)>,
+    version: u64,
+}
+
+impl Unnamed {
+    /// Continues from the [`Carry::ends`](crate::types::Carry::ends) of an earlier connection.
+    pub(super) fn resume(ends: &BTreeMap<String, u64>) -> Self {
+        Self { timeline: Timeline(ends.clone()), ..Self::default() }
+    }
+
+    /// Ends of the final speech, for [`Carry::ends`](crate::types::Carry::ends).
+    pub(super) fn ends(&self) -> BTreeMap<String, u64> {
+        self.timeline.0.clone()
+    }
+
+    /// Changes whenever the ends change.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Appends `event`, after [`SttEvent::Restarted`] if it is a final that begins a new session. In a session that is
+    /// `named`, the times do not matter.
+    pub(super) fn add(&mut self, event: SttEvent, named: bool, out: &mut Vec<SttEvent>) {
+        if let SttEvent::Final(turn) = &event
+            && !named
+            && self.restarts(turn)
+        {
+            out.push(SttEvent::Restarted);
+        }
+        out.push(event);
+    }
+
+    /// Returns true if `turn` begins a new session. A repeated final does not: one with the key of an earlier final and
+    /// its text or its start.
+    fn restarts(&mut self, turn: &Final) -> bool {
+        let mut text = DefaultHasher::new();
+        turn.text.hash(&mut text);
+        let this = (turn.key.clone(), turn.start_ms, text.finish());
+        let same = |known: &(TurnKey, Option<u64>, u64)| known.0 == this.0 && (known.1 == this.1 || known.2 == this.2);
+        let again = matches!(turn.key, TurnKey::Vendor(_)) && self.known.iter().any(same);
+        let channel = turn.speaker.as_deref().unwrap_or_default();
+        let restarts = !again && self.timeline.restarts(channel, turn.start_ms);
+        if restarts {
+            self.known.clear();
+        }
+        if matches!(turn.key, TurnKey::Vendor(_)) {
+            self.known.retain(|known| known.0 != this.0);
+            if self.known.len() == MAX_KNOWN {
+                self.known.pop_front();
+            }
+            self.known.push_back(this);
+        }
+        self.timeline.note(channel, turn.end_ms.or(turn.start_ms));
+        self.version += 1;
+        restarts
+    }
+
+    /// Forgets everything, because a session begins that has a name or a begin message.
+    pub(super) fn clear(&mut self) {
+        self.version += 1;
+        self.timeline.0.clear();
+        self.known.clear();
     }
 }

@@ -4,11 +4,11 @@
 
 use serde::Deserialize;
 
-use super::held::Session;
+use super::held::{Session, Unnamed};
 use super::wire::{self, Label, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::base::text;
-use crate::types::{Final, SttEvent, TurnKey, Word};
+use crate::types::{Carry, Final, SttEvent, TurnKey, Word};
 
 pub(super) struct Recall;
 
@@ -29,6 +29,10 @@ impl Dialect for Recall {
         Box::new(RecallDecoder::default())
     }
 
+    fn decoder_from(&self, carry: &Carry) -> Box<dyn Decoder> {
+        Box::new(RecallDecoder { finals: Unnamed::resume(&carry.ends), ..RecallDecoder::default() })
+    }
+
     fn names_turns(&self) -> bool {
         false
     }
@@ -42,6 +46,8 @@ impl Dialect for Recall {
 struct RecallDecoder {
     /// The recording, to whose start the times are relative.
     session: Session,
+    /// Used if messages name no recording.
+    finals: Unnamed,
 }
 
 /// Prefixes of events that are not about the transcript.
@@ -140,9 +146,10 @@ impl Decoder for RecallDecoder {
                 if let Some(Label(id)) = recording.and_then(|recording| recording.id)
                     && self.session.begins(Some(&id))
                 {
+                    self.finals.clear();
                     out.push(SttEvent::Begin { vendor_session: Some(id) });
                 }
-                out.push(turn(data, what == "transcript.data"));
+                self.finals.add(turn(data, what == "transcript.data"), self.session.0.is_some(), out);
             }
             "transcript.failed" => {
                 let status = wire::parse::<Status<'_>>("transcript.failed", frame)?.data.and_then(|outer| outer.data);
@@ -156,6 +163,14 @@ impl Decoder for RecallDecoder {
             other => out.push(SttEvent::Unknown { kind: other.to_owned() }),
         }
         Ok(())
+    }
+
+    fn carry(&self) -> Carry {
+        Carry { ends: self.finals.ends(), ..Carry::default() }
+    }
+
+    fn carry_version(&self) -> u64 {
+        self.finals.version()
     }
 }
 

@@ -163,7 +163,7 @@ impl Decoder for SpeechmaticsDecoder {
                 held::channel(&mut self.channels, channel.clone(), CHANNEL)?;
                 self.look_for_restart(&channel, &segment, out);
                 if self.session.0.is_none() {
-                    self.timeline.note(&channel, wire::span(&segment.words).1);
+                    self.timeline.note(&channel, wire::span(&segment.words).1.or(segment.end_ms));
                 }
                 let held = held::channel(&mut self.channels, channel.clone(), CHANNEL)?;
                 if let Some(word) = held.last_word() {
@@ -248,7 +248,7 @@ impl Decoder for SpeechmaticsDecoder {
 
 impl SpeechmaticsDecoder {
     fn look_for_restart(&mut self, channel: &str, segment: &Segment, out: &mut Vec<SttEvent>) {
-        let start_ms = wire::span(&segment.words).0;
+        let start_ms = wire::span(&segment.words).0.or(segment.start_ms);
         if self.session.0.is_none() && self.timeline.restarts(channel, start_ms) {
             self.changes += 1;
             self.finish(out);

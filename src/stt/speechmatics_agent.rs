@@ -9,7 +9,7 @@
 
 use serde::Deserialize;
 
-use super::held::{Held, Segment, Session};
+use super::held::{Held, Segment, Session, Timeline};
 use super::wire::{self, Flag, Label, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Carry, EndScope, SttEvent, TurnKey};
@@ -65,6 +65,8 @@ impl Dialect for SpeechmaticsAgent {
         let last = carry.held.first();
         Box::new(AgentDecoder {
             session: Session(carry.session.clone()),
+            timeline: Timeline(carry.ends.clone()),
+            changes: 0,
             held: last.map(Held::resume).unwrap_or_default(),
             speaker: last.and_then(|last| last.speaker.clone()),
         })
@@ -81,6 +83,10 @@ const CHANNEL: &str = "";
 #[derive(Default)]
 struct AgentDecoder {
     session: Session,
+    /// Used if no message named the session. By speaker label.
+    timeline: Timeline,
+    /// Counts the changes that [`Held::version`] does not.
+    changes: u64,
     held: Held,
     /// The speaker of the held words.
     speaker: Option<String>,
@@ -172,6 +178,8 @@ impl Decoder for AgentDecoder {
                 if self.session.begins(started.id.as_ref().map(Text::as_str)) {
                     self.finish(out);
                 }
+                self.changes += 1;
+                self.timeline.0.clear();
                 out.push(SttEvent::Begin { vendor_session: started.id.map(Text::into_string) });
             }
             "Error" => {
@@ -194,11 +202,11 @@ impl Decoder for AgentDecoder {
     fn carry(&self) -> Carry {
         let held: Vec<_> = self.held.peek(CHANNEL, self.speaker.as_deref()).into_iter().collect();
         let session = self.session.0.clone().filter(|_| !held.is_empty());
-        Carry { held, session, ..Carry::default() }
+        Carry { held, ends: self.timeline.0.clone(), session, closed: false }
     }
 
     fn carry_version(&self) -> u64 {
-        self.held.version()
+        self.changes + self.held.version()
     }
 
     fn finish(&mut self, out: &mut Vec<SttEvent>) {
@@ -216,11 +224,14 @@ impl AgentDecoder {
         let times = message.metadata.filter(|_| message.segments.len() < 2);
         for segment in message.segments.into_iter().chain(message.segment.map(SegmentField::from)) {
             let speaker = segment.speaker_id.map(|Label(speaker)| speaker);
+            let times = segment.metadata.or(times);
+            if self.session.0.is_none() {
+                self.look_for_restart(speaker.as_deref().unwrap_or_default(), times, out);
+            }
             if speaker != self.speaker {
                 self.finish(out);
                 self.speaker = speaker;
             }
-            let times = segment.metadata.or(times);
             let held = Segment {
                 text: segment.text.as_str().trim().to_owned(),
                 words: Vec::new(),
@@ -235,6 +246,16 @@ impl AgentDecoder {
             }
         }
         Ok(())
+    }
+
+    fn look_for_restart(&mut self, speaker: &str, times: Option<Times>, out: &mut Vec<SttEvent>) {
+        let ms = |time: Option<Seconds>| time.map(Seconds::ms);
+        if self.timeline.restarts(speaker, times.and_then(|times| ms(times.start_time))) {
+            self.finish(out);
+            out.push(SttEvent::Restarted);
+        }
+        self.changes += 1;
+        self.timeline.note(speaker, times.and_then(|times| ms(times.end_time.or(times.start_time))));
     }
 
     /// Appends the newest segment that is not final as a partial, after the held text if the speaker is the same.

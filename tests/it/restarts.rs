@@ -11,6 +11,7 @@ fn session(dialect: &str, id: u8, times_only: bool) -> Vec<Json> {
     // The first session has already lasted some time.
     let at = [20.0, 0.5][usize::from(id)];
     let name = format!("sess-{id}");
+    let named = if times_only { Json::Null } else { json!(name) };
     let begin = |frame: Json| if times_only { Vec::new() } else { vec![frame] };
     match dialect {
         "assemblyai" => {
@@ -28,7 +29,7 @@ fn session(dialect: &str, id: u8, times_only: bool) -> Vec<Json> {
             }
             vec![frame]
         }
-        "deepgram_flux" => vec![json!({"type":"TurnInfo","request_id":name,"sequence_id":1,"event":"EndOfTurn","turn_index":0,
+        "deepgram_flux" => vec![json!({"type":"TurnInfo","request_id":named,"sequence_id":1,"event":"EndOfTurn","turn_index":0,
             "audio_window_start":at,"audio_window_end":at + 1.0,"transcript":text,"words":[]})],
         "openai_realtime" => [
             begin(json!({"type":"session.created","session":{"id":name}})),
@@ -49,7 +50,7 @@ fn session(dialect: &str, id: u8, times_only: bool) -> Vec<Json> {
         ]
         .concat(),
         "gladia" => {
-            let transcript = json!({"session_id":name,"type":"transcript","data":{"id":"00-0001","is_final":true,
+            let transcript = json!({"session_id":named,"type":"transcript","data":{"id":"00-0001","is_final":true,
                 "utterance":{"start":at,"end":at + 1.0,"text":text,"words":[]}}});
             [begin(json!({"type":"start_session","session_id":name})), vec![transcript]].concat()
         }
@@ -60,8 +61,8 @@ fn session(dialect: &str, id: u8, times_only: bool) -> Vec<Json> {
         }
         "elevenlabs" => [
             begin(json!({"message_type":"session_started","session_id":name,"config":{"include_timestamps":true}})),
-            vec![json!({"message_type":"committed_transcript_with_timestamps","text":text,"segment_index":0,
-                        "words":[{"text":text,"start":at,"end":at + 0.9,"type":"word"}]})],
+            vec![json!({"message_type":"committed_transcript_with_timestamps","text":text,
+                        "segment_index":if times_only { Json::Null } else { json!(0) },"words":[{"text":text,"start":at,"end":at + 0.9,"type":"word"}]})],
         ]
         .concat(),
         "google" => vec![json!({"results":[{"alternatives":[{"transcript":text,"words":[
@@ -73,17 +74,39 @@ fn session(dialect: &str, id: u8, times_only: bool) -> Vec<Json> {
             .concat(),
         "recall" => vec![json!({"event":"transcript.data","data":{"data":{"words":[{"text":text,
             "start_timestamp":{"relative":at},"end_timestamp":{"relative":at + 0.9}}],"participant":{"id":1,"name":"Ana"}},
-            "recording":{"id":name}}})],
+            "recording":{"id":named}}})],
         "zoom" => [
             begin(json!({"msg_type":4,"status_code":0,"rtms_stream_id":name})),
             vec![json!({"msg_type":17,"content":{"user_id":1,"user_name":"Ana","timestamp":1,"data":text}})],
+        ]
+        .concat(),
+        "speechmatics_agent" => [
+            begin(json!({"message":"RecognitionStarted","id":name})),
+            vec![json!({"message":"AddSegment","segments":[{"speaker_id":"S1","text":text,"is_eou":true,
+                        "metadata":{"start_time":at,"end_time":at + 1.0}}]})],
+        ]
+        .concat(),
+        "aws_contact_lens" => [
+            begin(json!({"EventType":"STARTED","ContactId":name})),
+            vec![json!({"EventType":"SEGMENTS","ContactId":named,"Segments":[{"Transcript":{"Id":format!("t-{id}"),
+                "ParticipantRole":"AGENT","Content":text,"BeginOffsetMillis":at * 1e3,"EndOffsetMillis":at * 1e3 + 900.0}}]})],
+        ]
+        .concat(),
+        "azure" => [
+            begin(json!({"event":"sessionStarted","sessionId":name})),
+            vec![json!({"RecognitionStatus":"Success","DisplayText":text,"Offset":at * 1e7,"Duration":9_000_000})],
+        ]
+        .concat(),
+        "gemini_live" => [
+            begin(json!({"setupComplete":{"sessionId":name}})),
+            vec![json!({"serverContent":{"inputTranscription":{"text":text,"finished":true}}})],
         ]
         .concat(),
         other => panic!("{other} has no session here"),
     }
 }
 
-const DIALECTS: [&str; 13] = [
+const DIALECTS: [&str; 17] = [
     "assemblyai",
     "deepgram",
     "deepgram_flux",
@@ -97,9 +120,24 @@ const DIALECTS: [&str; 13] = [
     "twilio",
     "recall",
     "zoom",
+    "speechmatics_agent",
+    "aws_contact_lens",
+    "azure",
+    "gemini_live",
 ];
-/// Dialects whose restarts show only in times, because no message names the session.
-const BY_TIMES: [&str; 3] = ["deepgram", "speechmatics", "soniox"];
+/// Dialects whose restarts also show in times, if no message names the session.
+const BY_TIMES: [&str; 10] = [
+    "deepgram",
+    "speechmatics",
+    "soniox",
+    "deepgram_flux",
+    "gladia",
+    "elevenlabs",
+    "recall",
+    "speechmatics_agent",
+    "aws_contact_lens",
+    "azure",
+];
 
 /// Checks for a new stream, a gap, an offset after all earlier speech, and a separate turn.
 async fn assert_new_stream(daemon: &Daemon, call: &str) {
