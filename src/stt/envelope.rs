@@ -167,14 +167,18 @@ impl Decoder for Opened {
     }
 }
 
-/// The JSON of a frame without the text before it: message headers, or `data:`.
+/// The JSON of a frame without the text around it: message headers, the fields of a server-sent event, or the number
+/// before a message of Socket.IO.
 fn body(frame: &str) -> &str {
+    let json = |text: &&str| text.starts_with(['{', '[']);
     let frame = frame.trim_start();
-    if frame.starts_with(['{', '[']) {
-        return frame;
-    }
-    let after_headers = frame.split_once("\r\n\r\n").or_else(|| frame.split_once("\n\n")).map(|(_, body)| body);
-    after_headers.or_else(|| frame.strip_prefix("data:")).unwrap_or(frame).trim_start()
+    let after_headers = || {
+        let (_, body) = frame.split_once("\r\n\r\n").or_else(|| frame.split_once("\n\n"))?;
+        Some(body.trim_start()).filter(json)
+    };
+    let of_event = || frame.lines().find_map(|line| Some(line.strip_prefix("data:")?.trim_start()).filter(json));
+    let after_number = || Some(frame.trim_start_matches(|first: char| first.is_ascii_digit())).filter(json);
+    Some(frame).filter(json).or_else(after_headers).or_else(of_event).or_else(after_number).unwrap_or(frame)
 }
 
 /// Returns true for an array that is the only member of its object. Beside other members, an array is a vendor's list

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::held::{self, Timeline};
-use super::wire::{self, Flag, Label, Natural, Reported, Score, Seconds, Text};
+use super::wire::{self, Flag, Label, Natural, Offset, Reported, Score, Text};
 use super::{DecodeError, Decoder, Dialect, Spelling};
 use crate::types::{Carry, Final, SttEvent, TurnKey, Word};
 
@@ -92,10 +92,10 @@ struct ResultField<'a> {
     #[serde(alias = "is_final")]
     is_final: Option<Flag>,
     #[serde(alias = "result_end_offset")]
-    result_end_offset: Option<Seconds>,
+    result_end_offset: Option<Offset>,
     /// v1's name of this field; a client may send both.
     #[serde(alias = "result_end_time")]
-    result_end_time: Option<Seconds>,
+    result_end_time: Option<Offset>,
     /// Present only in Amazon's results, never in Google's.
     #[serde(alias = "is_partial")]
     is_partial: Option<serde::de::IgnoredAny>,
@@ -120,13 +120,13 @@ struct WordField<'a> {
     #[serde(borrow)]
     word: Text<'a>,
     #[serde(alias = "start_offset")]
-    start_offset: Option<Seconds>,
+    start_offset: Option<Offset>,
     #[serde(alias = "start_time")]
-    start_time: Option<Seconds>,
+    start_time: Option<Offset>,
     #[serde(alias = "end_offset")]
-    end_offset: Option<Seconds>,
+    end_offset: Option<Offset>,
     #[serde(alias = "end_time")]
-    end_time: Option<Seconds>,
+    end_time: Option<Offset>,
     confidence: Option<Score>,
     #[serde(alias = "speaker_label")]
     speaker_label: Option<Label>,
@@ -225,7 +225,7 @@ fn voice(kind: &Label) -> Option<SttEvent> {
 impl ResultField<'_> {
     fn end_ms(&self) -> Option<u64> {
         let word = || self.alternatives.first()?.words.last().and_then(|word| word.end_offset.or(word.end_time));
-        self.result_end_offset.or(self.result_end_time).or_else(word).map(Seconds::ms)
+        self.result_end_offset.or(self.result_end_time).or_else(word).map(Offset::ms)
     }
 }
 
@@ -254,7 +254,7 @@ impl GoogleDecoder {
                 let start = word.start_offset.or(word.start_time);
                 let end_ms = word.end_offset.or(word.end_time).or(start)?.ms();
                 // The proto3 JSON mapping leaves out offsets of zero.
-                let start_ms = start.map_or(0, Seconds::ms).min(end_ms);
+                let start_ms = start.map_or(0, Offset::ms).min(end_ms);
                 let speaker = word.speaker();
                 Some(Word {
                     text: word.word.into_string(),
@@ -276,7 +276,7 @@ impl GoogleDecoder {
             words.drain(..words.len() - spoken);
         }
         let (first, last) = wire::span(&words);
-        let end_ms = last.or(result.result_end_offset.or(result.result_end_time).map(Seconds::ms));
+        let end_ms = last.or(result.result_end_offset.or(result.result_end_time).map(Offset::ms));
         *end = (*end).max(last.unwrap_or(0));
         Some(SttEvent::Final(Box::new(Final {
             key: TurnKey::Next,

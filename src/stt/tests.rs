@@ -6,6 +6,7 @@ mod envelopes;
 mod errors;
 mod lenient;
 mod mutated;
+mod restarts;
 mod surrogates;
 mod voice;
 
@@ -252,5 +253,48 @@ fn a_frame_that_is_not_known_changes_nothing() {
         let mut without = said(&mut *dialect.open(), &frames);
         without.retain(|line| !line.starts_with("Unknown"));
         assert_eq!(with, without, "{}/{name}", dialect.name());
+    }
+}
+
+#[test]
+fn fields_that_sdks_write_in_other_ways_are_read_without_an_error() {
+    for (name, frame, text) in [
+        (
+            "aws_contact_lens",
+            r#"{"EventType":"SEGMENTS","Segments":[null,{"Transcript":null},{"Transcript":{"Id":"t","Content":"Hi."}}]}"#,
+            Some("Hi."),
+        ),
+        (
+            "google",
+            r#"{"results":[{"alternatives":[{"transcript":"Hi.","words":[{"word":"Hi.","startOffset":{},"endOffset":{"nanos":5}}]}],"isFinal":true}]}"#,
+            Some("Hi."),
+        ),
+        (
+            "twilio",
+            r#"{"TranscriptionEvent":"transcription-content","Final":"False","TranscriptionData":{"transcript":"H"}}"#,
+            None,
+        ),
+        (
+            "twilio",
+            r#"{"TranscriptionEvent":"transcription-content","Final":0,"TranscriptionData":{"transcript":"H"}}"#,
+            None,
+        ),
+        (
+            "twilio",
+            r#"{"TranscriptionEvent":"transcription-content","Final":1,"TranscriptionData":{"transcript":4}}"#,
+            Some("4"),
+        ),
+    ] {
+        let mut out = Vec::new();
+        let lost = dialect(name).expect("dialect").open().decode(frame, &mut out);
+        assert_eq!(lost, Ok(Vec::new()), "{frame}");
+        let finals: Vec<_> = out
+            .iter()
+            .filter_map(|event| match event {
+                SttEvent::Final(turn) => Some(turn.text.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(finals, text.into_iter().collect::<Vec<_>>(), "{frame}");
     }
 }

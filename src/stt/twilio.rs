@@ -9,8 +9,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::wire::{self, Flag, Label, Text};
+use super::wire::{self, Flag, Label, Score, Text};
 use super::{DecodeError, Decoder, Dialect};
+use crate::base::surrogates;
 use crate::types::{EndScope, Final, SttEvent, TurnKey};
 
 pub(super) struct Twilio;
@@ -101,7 +102,7 @@ struct Callback<'a> {
     #[serde(borrow)]
     track: Option<Text<'a>>,
     /// `"true"` or `"false"`, because form fields are text.
-    r#final: Option<Value>,
+    r#final: Option<Flag>,
     #[serde(borrow)]
     language_code: Option<Text<'a>>,
     transcription_data: Option<Value>,
@@ -126,19 +127,18 @@ fn callback(event: &str, frame: &str) -> Result<SttEvent, DecodeError> {
         },
         "transcription-content" => {
             let data = match callback.transcription_data {
-                Some(Value::String(text)) => serde_json::from_str(&text).unwrap_or(Value::Null),
+                Some(Value::String(text)) => surrogates::from_str(&text).unwrap_or(Value::Null),
                 Some(data) => data,
                 None => Value::Null,
             };
-            let Some(text) = data.get("transcript").and_then(Value::as_str) else {
-                return Err(wire::bad_field("TranscriptionData", "JSON with a \"transcript\"", None));
-            };
-            let (text, speaker) = (text.trim().to_owned(), callback.track.map(Text::into_string));
-            if matches!(&callback.r#final, Some(Value::Bool(false))) || callback.r#final == Some("false".into()) {
+            let missing = || wire::bad_field("TranscriptionData", "JSON with a \"transcript\"", None);
+            let text = data.get("transcript").and_then(|text| Text::deserialize(text).ok()).ok_or_else(missing)?;
+            let (text, speaker) = (text.as_str().trim().to_owned(), callback.track.map(Text::into_string));
+            if callback.r#final == Some(Flag(false)) {
                 return Ok(SttEvent::Partial { key: TurnKey::Next, speaker, text });
             }
-            #[expect(clippy::cast_possible_truncation, reason = "a confidence needs no more digits")]
-            let confidence = data.get("confidence").and_then(Value::as_f64).map(|score| score.clamp(0.0, 1.0) as f32);
+            let confidence = data.get("confidence").and_then(|score| Score::deserialize(score).ok());
+            let confidence = confidence.map(|Score(score)| score);
             SttEvent::Final(Box::new(Final {
                 key: TurnKey::Next,
                 formatted: true,

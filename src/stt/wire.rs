@@ -15,7 +15,7 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 pub(super) use self::explain::{Fault, bad_field};
-pub(super) use self::fields::{Flag, Label, Natural, Real, Score, Seconds, Text, list, optional_list};
+pub(super) use self::fields::{Flag, Label, Natural, Offset, Real, Score, Seconds, Text, list, optional_list};
 pub(super) use self::reported::{Failure, Reported};
 pub(super) use self::salvage::salvage;
 use super::DecodeError;

@@ -15,6 +15,8 @@ fn envelopes(frame: &str) -> Vec<String> {
         format!(r#"{{"TranscriptResultStream":{frame}}}"#),
         format!("[{frame}]"),
         format!("Path:message\r\nX-RequestId:1\r\n\r\n{frame}"),
+        format!("event: transcript\nid: 1\ndata: {frame}\n\n"),
+        format!("42[\"transcript\",{frame}]"),
     ]
 }
 

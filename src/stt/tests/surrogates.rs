@@ -66,3 +66,39 @@ fn lone_surrogate_in_any_string_counts_as_the_replacement_character() {
         }
     }
 }
+
+#[test]
+fn a_lone_surrogate_in_json_within_a_string_costs_one_character() {
+    for (name, frame, text, start_ms) in [
+        (
+            "twilio",
+            r#"{"TranscriptionEvent":"transcription-content","Final":"true","TranscriptionData":"{\"transcript\":\"Hi \\ud83d there\"}"}"#,
+            "Hi \u{fffd} there",
+            None,
+        ),
+        (
+            "azure",
+            r#"{"reason":"RecognizedSpeech","text":"Hi.","json":"{\"RecognitionStatus\":\"Success\",\"DisplayText\":\"Hi \\ud83d.\",\"Offset\":1600000,\"Duration\":9000000}"}"#,
+            "Hi.",
+            Some(160),
+        ),
+        (
+            "aws",
+            r#"{"data":"{\"Transcript\":{\"Results\":[{\"IsPartial\":false,\"StartTime\":0.2,\"Alternatives\":[{\"Transcript\":\"Hi \\udc00.\"}]}]}}"}"#,
+            "Hi \u{fffd}.",
+            Some(200),
+        ),
+    ] {
+        let mut out = Vec::new();
+        let lost = crate::stt::dialect(name).expect("dialect").open().decode(frame, &mut out);
+        assert_eq!(lost, Ok(Vec::new()), "{name}");
+        let found: Vec<_> = out
+            .iter()
+            .map(|event| match event {
+                crate::types::SttEvent::Final(turn) => (turn.text.as_str(), turn.start_ms),
+                other => panic!("{name}: {other:?}"),
+            })
+            .collect();
+        assert_eq!(found, [(text, start_ms)], "{name}");
+    }
+}

@@ -46,6 +46,18 @@ impl Seconds {
     }
 }
 
+/// Like [`Seconds`], at a vendor whose times are protobuf `Duration`s: one of zero may be written without its members,
+/// as `{}`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::stt) struct Offset(pub u64);
+
+impl Offset {
+    /// The time in ms.
+    pub(in crate::stt) fn ms(self) -> u64 {
+        self.0
+    }
+}
+
 /// A number used as a confidence. Values outside 0 to 1 are clamped, because vendors round carelessly.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::stt) struct Score(pub f32);
@@ -170,7 +182,7 @@ macro_rules! lenient {
     )*};
 }
 
-lenient!(Natural, Seconds, Score, Real, Flag, Label, Long);
+lenient!(Natural, Seconds, Offset, Score, Real, Flag, Label, Long);
 
 impl<'de> Lenient<'de> for Text<'de> {
     const EXPECTED: &'static str = "a string";
@@ -216,22 +228,45 @@ impl<'de> Lenient<'de> for Seconds {
     fn text(text: Cow<'de, str>) -> Option<Self> {
         natural(duration(text.trim())? * 1000.0).map(Seconds)
     }
-    fn object<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
-        let (mut seconds, mut nanos): (Option<Long>, Option<Long>) = (None, None);
-        while let Some(name) = map.next_key::<Text<'de>>()? {
-            // Some libraries serialise their internal member names, which end in an underscore.
-            match name.as_str().trim_end_matches('_') {
-                "seconds" => seconds = map.next_value()?,
-                "nanos" => nanos = map.next_value()?,
-                _ => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        if seconds.is_none() && nanos.is_none() {
-            return Ok(None);
-        }
-        let part = |part: Option<Long>| part.map_or(0.0, |Long(number)| number);
-        Ok(natural(part(seconds) * 1000.0 + part(nanos) / 1e6).map(Seconds))
+    fn object<A: MapAccess<'de>>(map: A) -> Result<Option<Self>, A::Error> {
+        Ok(protobuf_ms(map)?.flatten().map(Seconds))
     }
+}
+
+impl<'de> Lenient<'de> for Offset {
+    const EXPECTED: &'static str = Seconds::EXPECTED;
+    fn number(number: &Number) -> Option<Self> {
+        Seconds::number(number).map(|Seconds(ms)| Offset(ms))
+    }
+    fn text(text: Cow<'de, str>) -> Option<Self> {
+        Seconds::text(text).map(|Seconds(ms)| Offset(ms))
+    }
+    fn object<A: MapAccess<'de>>(map: A) -> Result<Option<Self>, A::Error> {
+        Ok(protobuf_ms(map)?.map_or(Some(0), |ms| ms).map(Offset))
+    }
+}
+
+/// A protobuf `Duration` in ms: `None` if it has no members, `Some(None)` if it cannot be read.
+fn protobuf_ms<'de, A: MapAccess<'de>>(mut map: A) -> Result<Option<Option<u64>>, A::Error> {
+    let (mut seconds, mut nanos): (Option<Long>, Option<Long>) = (None, None);
+    let mut members = false;
+    while let Some(name) = map.next_key::<Text<'de>>()? {
+        members = true;
+        // Some libraries serialise their internal member names, which end in an underscore.
+        match name.as_str().trim_end_matches('_') {
+            "seconds" => seconds = map.next_value()?,
+            "nanos" => nanos = map.next_value()?,
+            _ => drop(map.next_value::<IgnoredAny>()?),
+        }
+    }
+    if !members {
+        return Ok(None);
+    }
+    if seconds.is_none() && nanos.is_none() {
+        return Ok(Some(None));
+    }
+    let part = |part: Option<Long>| part.map_or(0.0, |Long(number)| number);
+    Ok(Some(natural(part(seconds) * 1000.0 + part(nanos) / 1e6)))
 }
 
 impl<'de> Lenient<'de> for Score {

@@ -25,6 +25,10 @@ fn seconds_in_any_spelling_are_the_same_time() {
         assert_eq!(read(json), Ok(Seconds(1200)), "{json}");
     }
     assert_eq!(read(r#"{"seconds":"2","nanos":null}"#), Ok(Seconds(2000)));
+    for (json, ms) in [("{}", Some(0)), (r#"{"nanos":5e8}"#, Some(500)), (r#""2s""#, Some(2000)), (r#"{"x":1}"#, None)]
+    {
+        assert_eq!(read::<Offset>(json).ok(), ms.map(Offset), "{json}");
+    }
     assert_eq!(read("-0.4"), Ok(Seconds(0)));
     assert_eq!(read(r#"{"seconds":{"low":-1,"high":0}}"#), Ok(Seconds(4_294_967_295_000)));
     for json in ["true", r#""soon""#, r#""s""#, r#""PT""#, r#""1:x""#, r#""NaN""#, "{}", r#"{"x":1}"#, "[1]", "1e300"] {
