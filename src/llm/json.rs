@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
+use serde_json::Value;
 
 use crate::base::budget::{Bound, Exceeded};
 use crate::base::surrogates;
@@ -108,7 +109,7 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     match std::str::from_utf8(unmarked(bytes)) {
         Ok(text) => {
             check(text).map_err(over_limit)?;
-            surrogates::from_str(text)
+            surrogates::from_str(text).or_else(|error| repeated(&surrogates::repaired(text), error))
         }
         Err(_) => parse(&whole(bytes)),
     }
@@ -120,7 +121,16 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
 /// As [`read`].
 pub fn parse<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     check(text).map_err(over_limit)?;
-    serde_json::from_str(text)
+    serde_json::from_str(text).or_else(|error| repeated(text, error))
+}
+
+/// Reads a document again that failed with `error`, if an object in it has a member twice: the last one counts, as in
+/// other JSON parsers.
+fn repeated<T: DeserializeOwned>(text: &str, error: serde_json::Error) -> serde_json::Result<T> {
+    if !error.to_string().starts_with("duplicate field") {
+        return Err(error);
+    }
+    serde_json::from_str::<Value>(text).and_then(serde_json::from_value)
 }
 
 /// Checks the memory of a document's values before it is parsed.
@@ -267,6 +277,19 @@ mod tests {
             string(&mut out, &text);
             prop_assert_eq!(serde_json::from_slice::<String>(&out).expect("valid JSON"), text);
         }
+    }
+
+    #[test]
+    fn last_of_a_repeated_member_counts() {
+        #[derive(serde::Deserialize, Debug, PartialEq)]
+        struct Message {
+            text: String,
+        }
+        for json in [r#"{"text":"a","text":"b"}"#, r#"{"text":"a\ud83d","text":"b"}"#] {
+            assert_eq!(read::<Message>(json.as_bytes()).expect(json), Message { text: "b".to_owned() });
+            assert_eq!(parse::<Message>(&whole(json.as_bytes())).expect(json), Message { text: "b".to_owned() });
+        }
+        assert!(read::<Message>(br#"{"x":1,"x":2}"#).is_err());
     }
 
     #[test]

@@ -35,9 +35,14 @@ pub fn reported(name: &str, data: &[u8]) -> Option<VendorError> {
     let said = |key: &str| fields.get(key).is_some_and(said);
     let text = |key: &str| fields.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     let kind = text("type").or(text("object")).unwrap_or_default();
+    // `{"object":"error","type":"BadRequestError",…}` (vLLM), or the contents of OpenAI's `error` alone. Other messages
+    // with such a type are the server's own.
+    let named = |key| text(key).is_some_and(|kind: &str| kind.to_ascii_lowercase().ends_with("error"));
     let failed = error
         || said("error")
         || kind == "error"
+        || named("object")
+        || (named("type") && said("message") && (fields.contains_key("param") || fields.contains_key("code")))
         || ["error_message", "error_msg", "errorMessage", "error_type", "error_code"].into_iter().any(said)
         // MiniMax's format.
         || value.pointer("/base_resp/status_code").and_then(Value::as_i64).is_some_and(|code| code != 0)
@@ -80,4 +85,27 @@ fn status_in(value: &Value) -> u16 {
         ("contextlength", 400),
     ];
     known.iter().find(|(word, _)| words.contains(word)).map_or(500, |(_, status)| *status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_in_the_form_of_an_event_are_found_and_messages_of_the_server_are_not() {
+        for (data, status) in [
+            (r#"{"object":"error","message":"x","type":"BadRequestError","param":null,"code":400}"#, Some(400)),
+            (r#"{"object":"error","message":"x","type":"InternalServerError","code":500}"#, Some(500)),
+            (r#"{"message":"x","type":"server_error","param":null,"code":null}"#, Some(500)),
+            (r#"{"message":"x","type":"rate_limit_error","code":null}"#, Some(429)),
+            (r#"{"type":"error","error":{"type":"overloaded_error","message":"x"}}"#, Some(529)),
+            (r#"{"code":500,"message":"x","data":null}"#, Some(500)),
+            (r#"{"detail":"x"}"#, Some(500)),
+            (r#"{"type":"progress","code":500,"message":"x"}"#, None),
+            (r#"{"object":"chat.completion.chunk","choices":[],"error":null}"#, None),
+            (r#"{"type":"tool_error","message":"x"}"#, None),
+        ] {
+            assert_eq!(reported("", data.as_bytes()).map(|error| error.status), status, "{data}");
+        }
+    }
 }

@@ -9,18 +9,19 @@ use crate::llm::complete::{self, Reason};
 use crate::llm::{ChatResponse, Finish, Piece, StreamDecoder, StreamError, Usage, emulate, failure, response, sse};
 use crate::llm::{json, lenient};
 
+/// Names of members are accepted in both spellings of protobuf's JSON: `finishReason` and `finish_reason`.
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
 struct WireAnswer {
     #[serde(deserialize_with = "lenient::list")]
     candidates: Vec<WireCandidate>,
-    #[serde(deserialize_with = "lenient::object")]
+    #[serde(alias = "usage_metadata", deserialize_with = "lenient::object")]
     usage_metadata: Option<WireUsage>,
-    #[serde(deserialize_with = "lenient::text")]
+    #[serde(alias = "model_version", deserialize_with = "lenient::text")]
     model_version: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
+    #[serde(alias = "response_id", deserialize_with = "lenient::text")]
     response_id: Option<String>,
-    #[serde(deserialize_with = "lenient::object")]
+    #[serde(alias = "prompt_feedback", deserialize_with = "lenient::object")]
     prompt_feedback: Option<WireFeedback>,
     #[serde(deserialize_with = "lenient::error")]
     error: Option<Value>,
@@ -33,7 +34,7 @@ struct WireCandidate {
     index: Option<u32>,
     #[serde(deserialize_with = "lenient::object")]
     content: Option<WireContent>,
-    #[serde(deserialize_with = "lenient::text")]
+    #[serde(alias = "finish_reason", deserialize_with = "lenient::text")]
     finish_reason: Option<String>,
 }
 
@@ -51,9 +52,9 @@ struct WirePart {
     text: Option<String>,
     #[serde(deserialize_with = "lenient::flag")]
     thought: bool,
-    #[serde(deserialize_with = "lenient::object")]
+    #[serde(alias = "function_call", deserialize_with = "lenient::object")]
     function_call: Option<WireCall>,
-    #[serde(deserialize_with = "lenient::text")]
+    #[serde(alias = "thought_signature", deserialize_with = "lenient::text")]
     thought_signature: Option<String>,
 }
 
@@ -71,24 +72,24 @@ struct WireCall {
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
 struct WireFeedback {
-    #[serde(deserialize_with = "lenient::text")]
+    #[serde(alias = "block_reason", deserialize_with = "lenient::text")]
     block_reason: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
 struct WireUsage {
-    #[serde(deserialize_with = "lenient::tokens")]
+    #[serde(alias = "prompt_token_count", deserialize_with = "lenient::tokens")]
     prompt_token_count: Option<u64>,
-    #[serde(deserialize_with = "lenient::tokens")]
+    #[serde(alias = "tool_use_prompt_token_count", deserialize_with = "lenient::tokens")]
     tool_use_prompt_token_count: Option<u64>,
-    #[serde(deserialize_with = "lenient::tokens")]
+    #[serde(alias = "cached_content_token_count", deserialize_with = "lenient::tokens")]
     cached_content_token_count: Option<u64>,
-    #[serde(deserialize_with = "lenient::tokens")]
+    #[serde(alias = "candidates_token_count", deserialize_with = "lenient::tokens")]
     candidates_token_count: Option<u64>,
-    #[serde(deserialize_with = "lenient::tokens")]
+    #[serde(alias = "thoughts_token_count", deserialize_with = "lenient::tokens")]
     thoughts_token_count: Option<u64>,
-    #[serde(deserialize_with = "lenient::tokens")]
+    #[serde(alias = "total_token_count", deserialize_with = "lenient::tokens")]
     total_token_count: Option<u64>,
 }
 
@@ -270,6 +271,15 @@ mod tests {
             answer.choices,
             [Choice { tool_calls: vec![expected], finish: Some(Finish::ToolCalls), ..Choice::default() }]
         );
+    }
+
+    #[test]
+    fn members_in_snake_case_are_read() {
+        let body = br#"{"candidates":[{"content":{"parts":[{"function_call":{"name":"f"},"thought_signature":"s"}]},
+            "finish_reason":"STOP"}],"usage_metadata":{"prompt_token_count":5,"candidates_token_count":2}}"#;
+        let answer = answer(body).expect("answer");
+        assert_eq!(answer.choices[0].tool_calls[0].name, "f");
+        assert_eq!((answer.choices[0].finish, answer.usage.input), (Some(Finish::ToolCalls), Some(5)));
     }
 
     #[test]
