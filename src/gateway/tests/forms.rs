@@ -1,6 +1,6 @@
 //! Bodies in a form other than requested or than their media type says; and which of a vendor's events are passed on.
 
-use super::fake::{Fake, chunk, end, sse_head, stream};
+use super::fake::{Fake, chunk, end, plain, plain_with, sse_head, stream};
 use super::vendors::{Ending, VENDORS, before_good, bytes, ended, said, streamed, whole};
 use super::*;
 use crate::llm::Piece;
@@ -177,4 +177,22 @@ async fn error_event_ends_a_stream_with_an_error() {
         };
         assert_eq!(error.code().as_str(), "upstream_error", "{event}");
     }
+}
+
+#[tokio::test]
+async fn answer_is_asked_for_uncompressed_and_a_compressed_one_is_a_failure_that_says_so() {
+    let compressed = plain_with("content-encoding: gzip\r\n", "a");
+    let (first, second) = (Fake::start(vec![compressed]).await, Fake::start(vec![plain("b")]).await);
+    let (gateway, _tape) = over(&[&first, &second], "");
+    assert_eq!(gateway.complete(request(&gateway)).await.expect("answer").text, "b");
+    assert_eq!(first.requests(), 1, "a vendor that compresses does so again");
+    let heads = first.seen.lock().expect("seen").heads.clone();
+    assert!(heads[0].to_ascii_lowercase().contains("accept-encoding: identity\r\n"), "{heads:?}");
+    let (gateway, _tape) = over(&[&first], "retries = 0");
+    let error = gateway.complete(request(&gateway)).await.expect_err("compressed");
+    assert_eq!(error.code().as_str(), "malformed");
+    assert!(error.attempts()[0].message.contains("gzip"), "{error}");
+    // An identity coding is none.
+    let same = Fake::start(vec![plain_with("content-encoding: identity\r\n", "c")]).await;
+    assert_eq!(over(&[&same], "").0.complete(request(&gateway)).await.expect("answer").text, "c");
 }

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, Request, Uri};
 use tokio::runtime;
 use url::Url;
@@ -80,8 +80,10 @@ impl Client {
     async fn send(&self, method: Method, to: &Destination, wire: Wire, connect: Duration) -> Result<Response, Failure> {
         let (pool, uri) = self.pool(to, connect, &wire.path)?;
         let mut request = Request::new(Bytes::from(wire.body));
-        let mut headers = HeaderMap::with_capacity(4 + wire.headers.len() + to.headers.len());
+        let mut headers = HeaderMap::with_capacity(5 + wire.headers.len() + to.headers.len());
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+        // Without this header, a server may compress its answer in any way.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("sidetone/", env!("CARGO_PKG_VERSION"))));
         if method == Method::POST {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -99,7 +101,16 @@ impl Client {
             }
             auth.sign(&mut request, SystemTime::now())?;
         }
-        Ok(pool.send(request).await?)
+        let response = pool.send(request).await?;
+        let coding = response.headers.get(CONTENT_ENCODING).and_then(|coding| coding.to_str().ok()).map(str::trim);
+        match coding.filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")) {
+            // An error is told by its status.
+            Some(coding) if response.status < 400 => {
+                let message = format!("the answer is compressed ({coding:?}), although the request excludes that");
+                Err(Failure { retry: false, ..Failure::malformed(message) })
+            }
+            _ => Ok(response),
+        }
     }
 
     /// The pool of a destination, and the URI of a path below its base URL.
