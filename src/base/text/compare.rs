@@ -40,7 +40,7 @@ impl Words {
                     out.push(character);
                     empty &= !character.is_alphanumeric();
                 } else if in_number(previous) && in_number(characters.peek().copied()) {
-                    out.push(character);
+                    out.push(plain(character));
                 }
                 previous = Some(character);
             }
@@ -83,6 +83,15 @@ impl Words {
     fn weight(&self) -> usize {
         let (short, whole): (Vec<&str>, Vec<&str>) = self.iter().partition(|word| word.starts_with(is_unspaced));
         whole.len() + short.len() / 2
+    }
+}
+
+/// The ASCII character for a quote, a prime or a slash between digits: `1’000` is `1'000`, and `1⁄2` is `1/2`.
+fn plain(mark: char) -> char {
+    match mark {
+        '‘' | '’' | '‛' | '′' => '\'',
+        '⁄' | '∕' => '/',
+        other => other,
     }
 }
 

@@ -42,6 +42,10 @@ fn quotes_are_found_despite_case_punctuation_and_unicode_forms() {
         ("می\u{200c}خواهم لغو کنم", "میخواهم لغو"),
         ("क्या हुआ?", "क्या"),
         ("It is 3.5 percent of 1,000", "3.5 percent of 1,000"),
+        ("It is 1’000 francs", "1'000 francs"),
+        ("a 5′10 frame", "5'10 frame"),
+        ("1⁄2 cup, ½ spoon", "1/2 cup … 1/2 spoon"),
+        ("call 555–1234", "555-1234"),
     ] {
         assert!(holds(text, quote), "{quote:?} in {text:?}: {:?} {:?}", Words::of(text), Quote::of(quote));
     }
@@ -56,6 +60,7 @@ fn other_words_are_not_found() {
         ("Well, I'd like to replace my card", "replaces"),
         ("It is 3.5 percent", "35 percent"),
         ("It is 1,000", "1000"),
+        ("It is 1’000", "1000"),
         ("the café is shut", "the cafe is"),
         ("はい、解約したいんですけど", "返金してください"),
         ("我想取消订单", "取订单"),
