@@ -85,7 +85,10 @@ pub fn load_dir(path: &Path) -> Result<Folder, Fault> {
         }
         let bytes = std::fs::metadata(entry.path()).map_err(|error| unreadable(&name, &error))?.len();
         if bytes > MAX_FILE_BYTES {
-            return Err(Fault::whole(&name, format!("has {bytes} bytes; at most {MAX_FILE_BYTES} are allowed")));
+            return Err(Fault::whole(
+                &name,
+                format!("has {bytes} bytes; at most {MAX_FILE_BYTES} are allowed (analysis_file_bytes)"),
+            ));
         }
         let text = std::fs::read_to_string(entry.path()).map_err(|error| unreadable(&name, &error))?;
         files.push((name, text));

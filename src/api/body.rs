@@ -37,7 +37,7 @@ pub(super) enum BodyError {
 impl std::fmt::Display for BodyError {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::TooLong(limit) => write!(formatter, "the body is longer than {limit} bytes"),
+            Self::TooLong(limit) => write!(formatter, "the body is longer than {limit} bytes (request_bytes)"),
             Self::Cut => formatter.write_str("the body ended too early"),
             Self::Timeout(timeout) => timeout.fmt(formatter),
             Self::InFlight(exceeded) => exceeded.fmt(formatter),

@@ -184,7 +184,7 @@ impl Calls {
 
     fn add(&mut self, choice: u32, vendor_index: Option<u64>) -> Result<usize, StreamError> {
         if self.known.len() >= MAX_CALLS {
-            let message = format!("the answer has more than {MAX_CALLS} tool calls");
+            let message = format!("the answer has more than {MAX_CALLS} tool calls (answer_tool_calls)");
             return Err(StreamError::Vendor(VendorError::new(502, Some("malformed_tool_call".to_owned()), message)));
         }
         let before = self.known.iter().filter(|call| call.choice == choice).count();

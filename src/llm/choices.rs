@@ -23,7 +23,9 @@ impl Choices {
             return Ok(());
         }
         if self.0.len() >= MAX_CHOICES {
-            return Err(StreamError::Malformed(format!("the answer has more than {MAX_CHOICES} choices")));
+            return Err(StreamError::Malformed(format!(
+                "the answer has more than {MAX_CHOICES} choices (answer_choices)"
+            )));
         }
         self.0.push(choice);
         Ok(())

@@ -279,7 +279,7 @@ impl<'de, T: Deserialize<'de>> Lenient<'de> for List<T> {
         let mut items = Vec::new();
         while let Some(Object(item)) = seq.next_element()? {
             if items.len() == MAX_ITEMS {
-                return Err(A::Error::custom(format_args!("a list of more than {MAX_ITEMS} objects")));
+                return Err(A::Error::custom(format_args!("a list of more than {MAX_ITEMS} objects (answer_items)")));
             }
             items.extend(item);
         }

@@ -45,10 +45,10 @@ pub const CHECKING: Limits = Limits {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
     /// The schema is larger than [`MAX_SCHEMA_BYTES`].
-    #[error("schema has {0} bytes; at most {MAX_SCHEMA_BYTES} are allowed")]
+    #[error("schema has {0} bytes; at most {MAX_SCHEMA_BYTES} are allowed (schema_bytes)")]
     TooLarge(usize),
     /// The schema is nested deeper than [`MAX_SCHEMA_DEPTH`].
-    #[error("schema is nested deeper than {MAX_SCHEMA_DEPTH} levels")]
+    #[error("schema is nested deeper than {MAX_SCHEMA_DEPTH} levels (schema_depth)")]
     TooDeep,
     /// Compiling it, or applying it to a value, is over a limit.
     #[error("too_complex: the schema is {0}")]

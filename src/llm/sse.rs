@@ -8,7 +8,7 @@ pub const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
 
 /// An event longer than [`MAX_EVENT_BYTES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an event of more than {MAX_EVENT_BYTES} bytes")]
+#[error("an event of more than {MAX_EVENT_BYTES} bytes (answer_event_bytes)")]
 pub struct TooLong;
 
 /// Splits a byte stream into events. Feed it with [`Parser::push`], then call [`Parser::next`] until it returns `None`.

@@ -25,8 +25,8 @@ const FOLDED_BYTES: u64 = 8;
 const SEARCHED_BYTES: u64 = 64;
 /// Number of pattern states per step, counted for each byte of the text in the worst case.
 const LOOKED_STATES: u64 = 32;
-/// Memory of a compiled pattern, bytes.
-const PATTERN_MEMORY: usize = 1024 * 1024;
+/// Maximum memory of one compiled pattern, bytes.
+const PATTERN_BYTES: Bound = Bound::new("rule_pattern_bytes", 1024 * 1024);
 /// Cache of a pattern while it matches, bytes.
 const PATTERN_CACHE: usize = 256 * 1024;
 /// Deepest nesting of a pattern's groups, as [`pattern::states`] counts it.
@@ -102,14 +102,11 @@ impl Phrases {
         let built = RegexBuilder::new(source)
             .case_insensitive(true)
             .nest_limit(NESTING)
-            .size_limit(PATTERN_MEMORY)
+            .size_limit(usize::try_from(PATTERN_BYTES.most).unwrap_or(usize::MAX))
             .dfa_size_limit(PATTERN_CACHE)
             .build();
         let regex = built.map_err(|error| match error {
-            regex::Error::CompiledTooBig(limit) => unusable(&format!(
-                "the compiled pattern takes more than {limit} \
-                bytes"
-            )),
+            regex::Error::CompiledTooBig(_) => unusable(&Exceeded::Limit(PATTERN_BYTES)),
             other => unusable(&other.to_string().lines().last().unwrap_or_default()),
         })?;
         if regex.is_match("") {

@@ -198,6 +198,10 @@ fn bounds_of_the_configuration_have_names() {
         (patterns, "rules.a.any[64]: over the limit rule_patterns (64)"),
         (states, "rules.a.any[4]: over the limit rule_pattern_states (50000)"),
         (words, "rules.a.any: 201 of them: over the limit rule_phrases (200)"),
+        (
+            "[a]\nkind = \"keyword\"\nany = ['/(a{900}){900}/']".to_owned(),
+            "rules.a.any[0]: the pattern \"(a{900}){900}\" cannot be used: over the limit rule_pattern_bytes (1048576)",
+        ),
         (long, "rules.a.any[0]: over the limit rule_phrase_bytes (1024)"),
         (message, "rules.a.message: has 1025 bytes: over the limit rule_message_bytes (1024)"),
     ] {

@@ -138,7 +138,7 @@ async fn start_unredacted(
 }
 
 fn too_long() -> String {
-    format!("the answer has more than {MAX_BODY_BYTES} bytes")
+    format!("the answer has more than {MAX_BODY_BYTES} bytes (answer_bytes)")
 }
 
 /// Reads until the bytes show the form of the body, which nearly always takes one read. Returns the form and the bytes
