@@ -127,10 +127,12 @@ pub fn parse<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
 /// Reads a document again that failed with `error`, if an object in it has a member twice: the last one counts, as in
 /// other JSON parsers.
 fn repeated<T: DeserializeOwned>(text: &str, error: serde_json::Error) -> serde_json::Result<T> {
-    if !error.to_string().starts_with("duplicate field") {
-        return Err(error);
+    match serde_json::from_str::<T>(text) {
+        Err(again) if again.to_string().starts_with("duplicate field") => {
+            serde_json::from_str::<Value>(text).and_then(serde_json::from_value)
+        }
+        _ => Err(error),
     }
-    serde_json::from_str::<Value>(text).and_then(serde_json::from_value)
 }
 
 /// Checks the memory of a document's values before it is parsed.

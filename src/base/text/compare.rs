@@ -40,7 +40,7 @@ impl Words {
                     out.push(character);
                     empty &= !character.is_alphanumeric();
                 } else if in_number(previous) && in_number(characters.peek().copied()) {
-                    out.push(plain(character));
+                    out.push(character);
                 }
                 previous = Some(character);
             }
@@ -86,7 +86,8 @@ impl Words {
     }
 }
 
-/// The ASCII character for a quote, a prime or a slash between digits: `1’000` is `1'000`, and `1⁄2` is `1/2`.
+/// The ASCII character for an apostrophe, a prime or a slash: between digits they count, so `1’000` is `1'000`, and `1⁄2`
+/// is `1/2`.
 fn plain(mark: char) -> char {
     match mark {
         '‘' | '’' | '‛' | '′' => '\'',
@@ -136,7 +137,7 @@ pub fn fold(text: &str) -> Cow<'_, str> {
             for lower in upper.to_lowercase() {
                 // Drops the dot of a Turkish capital İ, which its small i has anyway.
                 if !(lower == '\u{307}' && folded.ends_with('i')) {
-                    folded.push(lower);
+                    folded.push(plain(lower));
                 }
             }
         }
