@@ -194,5 +194,6 @@ async fn answer_is_asked_for_uncompressed_and_a_compressed_one_is_a_failure_that
     assert!(error.attempts()[0].message.contains("gzip"), "{error}");
     // An identity coding is none.
     let same = Fake::start(vec![plain_with("content-encoding: identity\r\n", "c")]).await;
-    assert_eq!(over(&[&same], "").0.complete(request(&gateway)).await.expect("answer").text, "c");
+    let (gateway, _tape) = over(&[&same], "");
+    assert_eq!(gateway.complete(request(&gateway)).await.expect("answer").text, "c");
 }
