@@ -246,8 +246,12 @@ proptest! {
             ("zoom", format!("WEBVTT\n\n{}", file('.', true))),
             ("teams", format!("WEBVTT\n\n{}", file('.', true))),
         ] {
-            let (_, transcript) = read(text.as_bytes(), Some(super::format(name).expect("format")))
-                .unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
+            let (_, transcript) = match read(text.as_bytes(), Some(super::format(name).expect("format"))) {
+                Ok(read) => read,
+                // Names alone are no speech.
+                Err(_) if expected.iter().all(|word| !word.starts_with(char::is_lowercase)) => continue,
+                Err(error) => panic!("{name}: {error}\n{text}"),
+            };
             check(&transcript);
             let found = all_words(&transcript);
             // Each cue begins with a number after an empty line, so that a comment can only be a separate line.
