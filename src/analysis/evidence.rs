@@ -44,7 +44,7 @@ pub(super) fn work(value: &Value, snapshot: &Snapshot) -> u64 {
         return 0;
     }
     // A token is estimated at four bytes.
-    let bytes = snapshot.tokens().saturating_mul(4);
+    let bytes = snapshot.held_tokens().saturating_mul(4);
     let pass = snapshot.len() as u64 + bytes / BYTES_SEARCHED_A_STEP;
     (bytes / BYTES_SPLIT_A_STEP).saturating_add(pass.saturating_mul(quotes.min(MAX_SEARCHED as u64)))
 }

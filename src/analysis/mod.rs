@@ -20,7 +20,9 @@
 mod builtin;
 mod bundle;
 mod computed;
+pub mod digest;
 mod evidence;
+mod fixed;
 pub mod folder;
 pub mod gate;
 mod growing;

@@ -209,6 +209,11 @@ impl Prompt {
         RenderError { id: Arc::clone(&self.id), kind, message }
     }
 
+    /// Its templates, one for each message.
+    pub(super) fn sources(&self) -> impl Iterator<Item = String> {
+        self.templates.templates().map(|(_, template)| template.source().to_owned())
+    }
+
     /// Returns true if the prompt uses the variable `name` anywhere.
     pub(super) fn shows(&self, name: &str) -> bool {
         self.templates.templates().any(|(_, template)| template.undeclared_variables(false).contains(name))

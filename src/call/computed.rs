@@ -67,7 +67,8 @@ impl Call {
             (to, turns) = (turn, turns + 1);
         }
         let from = Some(first);
-        Some(Coverage { from, to: Some(to), turns, verbatim_from: from, revision: self.log.context.revision() })
+        let revision = self.log.context.revision();
+        Some(Coverage { from, to: Some(to), turns, digest_to: None, verbatim_from: from, revision })
     }
 }
 

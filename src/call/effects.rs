@@ -11,7 +11,7 @@ use super::record::Outgoing;
 use super::task::{Start, TaskNo};
 use crate::base::budget::Exceeded;
 use crate::protocol::ingest::Ack;
-use crate::protocol::{Close, ErrorFrame};
+use crate::protocol::{Close, ErrorFrame, FailureCode};
 use crate::types::directory::Entry;
 use crate::types::view::View;
 use crate::types::{Seq, Severity, StreamId};
@@ -107,6 +107,8 @@ pub(crate) enum Note {
     AlertRefused(Arc<str>),
     /// A rule was not applied, because that would exceed a limit on work.
     RuleSkipped(Arc<str>, Exceeded),
+    /// A digest could not be made. `stops`: none is asked for in the next minutes, and turns leave windows without.
+    DigestFailed { code: FailureCode, stops: bool },
     /// The STT vendor reported an error.
     VendorError { stream: StreamId, code: String, message: String },
 }

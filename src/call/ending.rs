@@ -92,7 +92,11 @@ impl Call {
         let last_runs = || {
             let waits = |slot: &&Rolling| slot.has_last_run() && slot.phase == Phase::Idle;
             let due = self.schedule.rolling.iter().filter(waits);
-            due.filter_map(|slot| slot.retry_at_ms).min()
+            let digest = |slot: &Rolling| {
+                self.digest_until().filter(|_| self.makes_digest(slot.analysis.settings.max_context_tokens))
+            };
+            // One that waits for a digest is not repeated before.
+            due.filter_map(|slot| digest(slot).or(slot.retry_at_ms)).min()
         };
         let rules = (writable && !self.ending() && self.log.head > 0).then(|| self.rules_next_ms()).flatten();
         let retry = if self.ending() && writable { last_runs() } else { None };
@@ -201,7 +205,7 @@ impl Call {
             }
         }
         // Results that come later are ignored: only manual runs may follow `call.completed`.
-        self.abort_tasks(|target| matches!(target, Target::Insights(_)));
+        self.abort_tasks(|target| matches!(target, Target::Insights(_) | Target::Digest(_)));
         self.schedule.aborted();
         let cost_usd = self.log.cost_usd;
         self.emit(&Event::CallCompleted { r#final: finals, missing, cost_usd }, &Private::default());

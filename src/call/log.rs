@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::outline::Newest;
 use super::record::{Decoded, Mark, Private};
 use crate::base::time;
-use crate::context::Context;
+use crate::context::{Context, Digests};
 use crate::protocol::{Event, GapCause};
 use crate::rules::Standing as Alerts;
 use crate::stt::Dialect;
@@ -83,6 +83,8 @@ pub(crate) struct Log {
     pub(super) turns: Turns,
     /// The context of the call's turns, for tasks.
     pub(super) context: Context,
+    /// The digests of its oldest turns, by the high-water mark for which they were made.
+    pub(super) digests: BTreeMap<u64, Digests>,
     /// The streams in the order in which they began.
     pub(super) streams: Vec<Stream>,
     /// Names of the analyses that it runs.
@@ -95,7 +97,7 @@ pub(crate) struct Log {
     pub(super) standings: BTreeMap<String, Box<Standing>>,
     /// Alerts that rules raised.
     pub(super) alerts: Alerts,
-    /// Cost of all insights so far; `None` once one of them had an unknown cost.
+    /// Cost of all insights and digests so far; `None` once one of them had an unknown cost.
     pub(super) cost_usd: Option<f64>,
 }
 
@@ -112,6 +114,7 @@ impl Log {
             meta: JsonMap::new(),
             turns: Turns::new(),
             context: Context::new(),
+            digests: BTreeMap::new(),
             streams: Vec::new(),
             analyses: Vec::new(),
             variants: BTreeMap::new(),
@@ -193,6 +196,10 @@ impl Log {
         let at_ms = || time::parse_rfc3339(at).unwrap_or(0);
         if let Some(turn) = turn {
             self.context.upsert(turn);
+        }
+        if let Some(made) = &private.digest {
+            self.digests.entry(made.mark).or_default().add(Arc::clone(&made.digest));
+            self.cost_usd = self.cost_usd.zip(made.cost_usd).map(|(sum, cost)| sum + cost);
         }
         for name in &private.analyses {
             if !self.analyses.contains(name) {

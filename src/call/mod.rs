@@ -4,7 +4,7 @@
 //! [`Effects`]; [`Call::batch`] returns the next records to append, with the answers that wait for them. All of a
 //! call's state is here: the state that its log determines ([`log`]), the state that is only in the directory
 //! ([`directory`]), its producers ([`producers`]), its analyses ([`schedule`], [`bundle`], [`standing`], [`repair`],
-//! [`failures`]), its producers' own questions ([`replies`]), its rules ([`alerts`]) and its timers ([`ending`]). A log
+//! [`digests`], [`failures`]), its producers' own questions ([`replies`]), its rules ([`alerts`]) and its timers ([`ending`]). A log
 //! folds back into the same [`Log`].
 //!
 //! The driver keeps to these rules:
@@ -24,6 +24,7 @@ pub mod bounds;
 mod bundle;
 mod computed;
 pub mod config;
+mod digests;
 mod directory;
 pub(crate) mod effects;
 mod ending;
@@ -52,6 +53,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::alerts::Watch;
+use self::digests::Compactions;
 use self::directory::Directory;
 use self::effects::{Batch, Effects, Reply, TaskEffect, Tell};
 use self::ending::Life;
@@ -62,7 +64,7 @@ use self::producers::Producers;
 use self::record::{Outgoing, Private};
 pub use self::schedule::OPEN_TURNS;
 use self::schedule::Schedule;
-use self::task::{Out, Start, TaskNo};
+use self::task::{Out, Start, Target, TaskNo};
 use crate::analysis::Registry as Analyses;
 use crate::base::time;
 use crate::protocol::{ErrorCode, ErrorFrame, Event, Stamp};
@@ -131,6 +133,7 @@ pub(crate) struct Call {
     schedule: Schedule,
     failures: Failures,
     watch: Watch,
+    compactions: Compactions,
     tasks: Tasks,
     life: Life,
     health: Health,
@@ -153,7 +156,7 @@ impl Call {
             Some(entry) if log.head > 0 => Directory::adopt(&mut log, entry),
             _ => Directory::default(),
         };
-        let durable = log.head;
+        let (durable, compactions) = (log.head, Compactions::new(&log));
         let mut this = Self {
             settings,
             entropy,
@@ -164,6 +167,7 @@ impl Call {
             schedule: Schedule::default(),
             failures: Failures::default(),
             watch: Watch::default(),
+            compactions,
             tasks: Tasks::default(),
             life: Life::new(now.ms),
             health: Health::default(),
@@ -202,7 +206,11 @@ impl Call {
             Input::Done { task, result } => self.task_done(task, result),
             Input::Timer => self.timers(),
             Input::Settle => self.settle(),
-            Input::Stop => self.life.stopping = true,
+            Input::Stop => {
+                self.life.stopping = true;
+                // It is made again after the start.
+                self.abort_tasks(|target| matches!(target, Target::Digest(_)));
+            }
             Input::Kill => self.kill(),
         }
         &mut self.effects
@@ -275,8 +283,10 @@ impl Call {
     fn emit_about(&mut self, event: &Event, private: &Private, turn: Option<&Arc<Turn>>) {
         let stamp =
             Stamp { call_id: self.log.call_id.clone(), seq: self.log.head + 1, at: time::rfc3339_ms(self.now.unix_ms) };
-        let marked = self.marks(event).map(|marks| Private { rules: Some(marks), ..private.clone() });
-        let private = marked.as_ref().unwrap_or(private);
+        let (marks, digest) = (self.marks(event), self.compactions.next_to_write());
+        let more = marks.is_some() || digest.is_some();
+        let more = more.then(|| Private { rules: marks, digest, ..private.clone() });
+        let private = more.as_ref().unwrap_or(private);
         let record = record::encode(&stamp, event, private);
         self.outbox.bytes += record.frame.len() + record.private.len();
         self.outbox.records.push(record);

@@ -1,4 +1,4 @@
-//! Processes finished tasks of a call: publishes insights, sends answers, and limits the rate of failures.
+//! Processes finished tasks of a call: publishes insights, sends answers, takes digests, and limits the rate of failures.
 //!
 //! Knows no gateway: a task's result is an input.
 
@@ -39,8 +39,9 @@ impl Call {
             (Target::Reply(key), _, Ok(Output::Reply(replied))) => self.reply(key, Ok(replied)),
             (_, Run::Insights(begun), Ok(Output::Insights(answered))) => self.insights_done(&begun, answered),
             (_, Run::Insights(begun), Err(failed)) => self.insights_failed(&begun, &failed),
+            (Target::Digest(key), Run::Digest { tokens }, result) => self.digest_done(&key, tokens, result),
             // The kind of a task's result always matches the kind of the task.
-            (_, _, Ok(_)) | (_, Run::Reply, Err(_)) => {}
+            (_, _, Ok(_)) | (_, Run::Reply | Run::Digest { .. }, Err(_)) => {}
         }
     }
 
@@ -189,7 +190,7 @@ impl Call {
     }
 
     /// A random number from 0 to 1.
-    fn random(&mut self) -> f64 {
+    pub(super) fn random(&mut self) -> f64 {
         let [.., low, high] = (self.entropy)().to_le_bytes();
         f64::from(u16::from_le_bytes([low, high])) / f64::from(u16::MAX)
     }

@@ -117,6 +117,9 @@ impl Call {
                 self.publish_final(&key);
                 continue;
             }
+            if last_run && slot.phase == Phase::Idle && self.awaits_digest(index) {
+                continue;
+            }
             let slot = &mut self.schedule.rolling[index];
             let cause = if last_run && slot.phase == Phase::Idle {
                 let cause = if slot.manual { Cause::Manual } else { Cause::End };

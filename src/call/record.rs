@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::context::Digest;
 use crate::protocol::event::Kind;
 use crate::protocol::{self, Event, Sequenced, Stamp};
 use crate::rules::Marks;
@@ -38,6 +39,16 @@ fn no_carry(carry: &Arc<Carry>) -> bool {
     carry.is_empty()
 }
 
+/// A digest of old turns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StoredDigest {
+    /// The high-water mark for which it was made: `max_context_tokens`.
+    pub(crate) mark: u64,
+    pub(crate) digest: Arc<Digest>,
+    /// What it cost, US dollars; `None` if a price is unknown.
+    pub(crate) cost_usd: Option<f64>,
+}
+
 /// Private fields of a record; all optional.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Private {
@@ -59,6 +70,9 @@ pub(crate) struct Private {
     /// Conditions on insights that begin or cease to hold at this record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rules: Option<Marks>,
+    /// A digest that was made since the record before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) digest: Option<StoredDigest>,
     /// Set on the last record of a call that is to be completed, because a producer or a timer ended it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) ending: bool,

@@ -60,10 +60,8 @@ impl Call {
 /// Returns true if an insight that was made before a correction rests on the corrected turn.
 fn concerns(corrected: Corrected, insight: &Insight) -> bool {
     let Corrected { turn, speaker, words } = corrected;
-    let covers = &insight.covers;
-    let covered = covers.from.is_some_and(|from| from <= turn) && covers.to.is_some_and(|to| turn <= to);
     let quoted = || insight.evidence.iter().any(|evidence| evidence.turn == turn) || quotes_turn(&insight.value, turn);
-    covered && (speaker || (words && quoted()))
+    insight.covers.holds(turn) && (speaker || (words && quoted()))
 }
 
 #[cfg(test)]

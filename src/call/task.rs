@@ -1,9 +1,10 @@
-//! A task: one or more analyses of a snapshot that are asked together, or a producer's own question. Defines what is
-//! needed to start a task, and what it returns.
+//! A task: one or more analyses of a snapshot that are asked together, a producer's own question, or a digest of old
+//! turns. Defines what is needed to start a task, and what it returns.
 //!
 //! Knows no gateway and no permits: the driver chooses the model and passes in the choice.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::numbers::ConnectionNo;
 use super::schedule::Cause;
 use crate::analysis::{Analysis, Facts, Question, Reading, Spoken};
 use crate::base::tokens::Fit;
-use crate::context::Snapshot;
+use crate::context::{Digest, Snapshot, Source};
 use crate::types::{Coverage, Insight, TurnNo};
 
 /// Number of a task in its call; never given twice by one [`super::Call`].
@@ -34,6 +35,20 @@ pub(crate) enum Target {
     Insights(Vec<TaskKey>),
     /// An answer to a producer about one of its turns. It is not published.
     Reply(ReplyKey),
+    /// A digest of old turns. It is not published, but kept in the log.
+    Digest(DigestKey),
+}
+
+/// A digest to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DigestKey {
+    /// The high-water mark: `max_context_tokens` of the analyses whose prompts show the digest.
+    pub(crate) mark: u64,
+    /// The analysis whose model makes it.
+    pub(crate) analysis: Arc<str>,
+    pub(crate) turns: Range<TurnNo>,
+    /// Desired number of tokens.
+    pub(crate) tokens: u64,
 }
 
 /// A turn that a connected producer asks about.
@@ -112,6 +127,17 @@ pub(crate) enum Asks {
     Insights(Vec<Member>),
     /// A producer's own question.
     Reply(Box<Asking>),
+    /// A digest of the turns in the snapshot.
+    Digest(Box<Digesting>),
+}
+
+/// A request for a digest.
+pub(crate) struct Digesting {
+    pub(crate) source: Source,
+    /// Desired number of tokens.
+    pub(crate) tokens: u64,
+    /// Maximum number of tokens.
+    pub(crate) most: u64,
 }
 
 /// One analysis of a task.
@@ -139,6 +165,16 @@ pub(crate) enum Output {
     Insights(Answered),
     /// The answer to a producer's own question.
     Reply(Replied),
+    /// For old turns.
+    Digest(Digested),
+}
+
+/// A digest that was made.
+#[derive(Debug)]
+pub(crate) struct Digested {
+    pub(crate) digest: Digest,
+    /// US dollars; `None` if a price is unknown.
+    pub(crate) cost_usd: Option<f64>,
 }
 
 /// An answer to the analyses of a task.
@@ -178,6 +214,10 @@ pub(super) struct Out {
 pub(super) enum Run {
     Insights(Box<Begun>),
     Reply,
+    /// The estimated tokens of the digest's turns.
+    Digest {
+        tokens: u64,
+    },
 }
 
 /// A task whose insights will be published. Times are ms on the call's clock.

@@ -9,7 +9,7 @@ use super::Call;
 use super::answer::Failed;
 use super::effects::TaskEffect;
 use super::schedule::{Cause, Last, Phase};
-use super::task::{Asks, Begun, BegunMember, Choice, Chosen, Member, Run, Start, Target, TaskKey, TaskNo};
+use super::task::{Asks, Begun, BegunMember, Choice, Chosen, Member, Other, Run, Start, Target, TaskKey, TaskNo};
 use crate::analysis::{self, Analysis, Facts};
 use crate::base::tokens::Fit;
 use crate::context::{DEFAULT_BUDGET_TOKENS, Snapshot, Window};
@@ -23,17 +23,22 @@ impl Call {
         let key = match &self.tasks.out.get(&task)?.target {
             Target::Insights(keys) => keys.first()?,
             Target::Reply(key) => return self.question(*key).map(Choice::Question),
+            // The model of the analysis makes it.
+            Target::Digest(key) => return self.asks(&key.analysis, Vec::new()),
         };
-        let analysis = self.schedule.analysis(&key.analysis)?;
-        let pinned = self.pinned(&key.analysis);
-        Some(Choice::Analysis { analysis, pinned, variants: &self.log.variants, others: self.others(key) })
+        self.asks(&key.analysis, self.others(key))
+    }
+
+    fn asks<'call>(&'call self, name: &str, others: Vec<Other<'call>>) -> Option<Choice<'call>> {
+        let (analysis, pinned) = (self.schedule.analysis(name)?, self.pinned(name));
+        Some(Choice::Analysis { analysis, pinned, variants: &self.log.variants, others })
     }
 
     /// The task of an analysis that waits for a permit of its own.
     fn unstarted(&self, name: &str, turn: Option<TurnNo>) -> Option<TaskNo> {
         let is_it = |target: &Target| match target {
             Target::Insights(keys) => keys.iter().any(|key| *key.analysis == *name && key.turn == turn),
-            Target::Reply(_) => false,
+            Target::Reply(_) | Target::Digest(_) => false,
         };
         self.tasks.out.iter().find(|(_, out)| out.run.is_none() && is_it(&out.target)).map(|(no, _)| *no)
     }
@@ -48,11 +53,12 @@ impl Call {
                 }
             }
             Target::Reply(key) => self.reply_ready(no, key, chosen),
+            Target::Digest(key) => self.digest_ready(no, &key, chosen),
         }
     }
 
     /// Roles and names of the speakers, for prompts.
-    fn speakers(&self) -> JsonMap {
+    pub(super) fn speakers(&self) -> JsonMap {
         let newest = self.log.standings.get(SPEAKERS).and_then(|standing| standing.latest.as_ref());
         analysis::speakers(&self.log.meta, newest.map(|insight| &insight.value))
     }
@@ -176,18 +182,12 @@ impl Call {
         // The embedded provider reads any length at no cost, so its context needs no limit.
         let budget = if local { Some(u64::MAX) } else { settings().map(|settings| settings.max_context_tokens).min() };
         let budget = fit.within(budget.unwrap_or(DEFAULT_BUDGET_TOKENS));
-        let context = &self.log.context;
         if let Some(turn) = turn {
             let before = settings().map(|settings| settings.context_turns).max().unwrap_or(0);
-            return context.snapshot_turn(turn, before, budget);
+            return self.log.context.snapshot_turn(turn, before, budget);
         }
-        match first.and_then(|first| self.schedule.rolling(first)) {
-            Some(slot) => {
-                slot.window.set_budget(budget);
-                if is_final { context.snapshot_final(&mut slot.window) } else { context.snapshot(&mut slot.window) }
-            }
-            None => context.snapshot_final(&mut Window::new(budget)),
-        }
+        let windowed = first.and_then(|first| self.windowed(first, budget, fit.room(), is_final));
+        windowed.unwrap_or_else(|| self.log.context.snapshot_final(&mut Window::new(budget)))
     }
 
     /// Marks the slot as running. Returns since when its insight is awaited: the time of the newest turn or correction

@@ -7,6 +7,7 @@ mod bundles;
 mod rules;
 mod storage;
 mod telemetry;
+mod windows;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -174,6 +175,7 @@ impl Config {
         }
         rules::check(&self.rules, &self.analyses, problems);
         bundles::check(self.asking(), problems);
+        windows::check(self.analyses.names().iter().filter_map(|name| self.analyses.get(name)), problems);
         for (key, message, certain) in self.missing_prompts() {
             if certain {
                 problems.push(key, message);

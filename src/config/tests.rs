@@ -48,6 +48,24 @@ fn an_analysis_that_somebody_asked_for_needs_a_model() {
 }
 
 #[test]
+fn window_smaller_than_the_rest_of_the_prompt_is_refused_by_name() {
+    let read = |tokens: u64| {
+        let analysis = format!("[analyses.summary]\nroute = \"local\"\nmax_context_tokens = {tokens}\n");
+        // Of a single turn, it limits only the turns before it.
+        parse(&format!("{analysis}[analyses.sentiment_turn]\nroute = \"local\"\nmax_context_tokens = 100\n"))
+    };
+    let problems = read(100).expect_err("too small");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].starts_with("analyses.summary.max_context_tokens: 100 tokens are less than the "),
+        "{problems:?}"
+    );
+    let least = problems[0].rsplit_once("set it to ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+    let least: u64 = least.expect("the message says what is enough");
+    assert!(least < 2_000 && read(least - 1).is_err() && read(least).is_ok(), "{least}");
+}
+
+#[test]
 fn bundle_over_two_routes_is_an_error_that_names_both() {
     let routes = "[routes.r]\nvariants = [{name = \"v\", model = \"one\"}]\n[routes.s]\nvariants = [{name = \"v\", model = \"two\"}]\n\
                   [gateway]\ndefault_route = \"r\"\n";

@@ -137,6 +137,40 @@ impl Context {
         from
     }
 
+    /// The first of the newest turns below `until`: at most `count` turns with text, of at most `most` tokens together.
+    pub(super) fn newest(&self, until: TurnNo, count: usize, most: u64) -> TurnNo {
+        let (mut first, mut counted, mut total) = (until, 0, 0_u64);
+        for turn in (0..until).rev() {
+            let tokens = self.tokens(turn);
+            (counted, total) = (counted + usize::from(tokens > 0), total + tokens);
+            if counted > count || total > most {
+                break;
+            }
+            first = turn;
+        }
+        first
+    }
+
+    /// Returns true if the newest turn with text below `until` leaves room for digests in a prompt with this budget.
+    pub(super) fn leaves_room(&self, until: TurnNo, budget: u64) -> bool {
+        let newest = (0..until).rev().map(|turn| self.tokens(turn)).find(|tokens| *tokens > 0);
+        newest.unwrap_or(0) <= budget / 8 * 5
+    }
+
+    /// The first ordinal, at most `until`, up to which the turns from `from` on have at most `most` tokens; at least one
+    /// turn with text is before it.
+    pub(super) fn filled(&self, from: TurnNo, until: TurnNo, most: u64) -> TurnNo {
+        let (mut end, mut total) = (from, 0_u64);
+        while end < until {
+            let tokens = self.tokens(end);
+            if total > 0 && total + tokens > most {
+                break;
+            }
+            (end, total) = (end + 1, total + tokens);
+        }
+        end
+    }
+
     /// Estimated tokens of the turns in `from..until`.
     pub(super) fn total(&self, from: TurnNo, until: TurnNo) -> u64 {
         spans(index(from), index(until).min(self.len()))

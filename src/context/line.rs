@@ -56,14 +56,19 @@ pub(super) fn correct(shown: &Turn, now: &Turn, out: &mut String) {
     let (mut before, mut after) = (String::new(), String::new());
     render(shown, &mut before);
     render(now, &mut after);
-    if before == after {
-        return;
+    if before != after {
+        state(now, out);
     }
-    if after.is_empty() {
-        // No turn's own line looks like this: its time comes before its text.
-        after = format!("[{}] (withdrawn)\n", now.turn);
+}
+
+/// Appends the line of a turn as it is now, or a line that says that it has none.
+pub(super) fn state(now: &Turn, out: &mut String) {
+    let start = out.len();
+    render(now, out);
+    if out.len() == start {
+        // No turn's own line looks like this: its time comes before its text. Writing to a String cannot fail.
+        let _ = writeln!(out, "[{}] (withdrawn)", now.turn);
     }
-    out.push_str(&after);
 }
 
 /// Returns true if the turn has a line in prompts.

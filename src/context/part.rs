@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::digest::Digest;
 use super::line;
 use super::marks::Heard;
 use crate::types::{Turn, TurnNo};
@@ -53,11 +54,14 @@ impl Part {
 /// The text that a prompt shows of a call.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
+    /// The digests of turns before the parts, in order.
+    pub digests: Vec<Arc<Digest>>,
     /// The parts, in order.
     pub parts: Vec<Arc<Part>>,
-    /// Lines with the newest versions of turns that the parts show in an older one.
+    /// Lines with the newest versions of turns that the parts show in an older one, or of which a digest was made in an
+    /// older one.
     pub corrections: String,
-    /// Estimated tokens of both.
+    /// Estimated tokens of all of it.
     pub tokens: u64,
     /// Set if later prompts begin with the same parts.
     pub stable: bool,

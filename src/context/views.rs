@@ -1,15 +1,18 @@
-//! The snapshots of a call's turns: through a window, of one turn, and the last one of the call.
+//! The snapshots of a call's turns: through a window, of one turn, of the turns of a digest, and the last one of the call.
 //!
 //! Knows no prompt and no text of one, and not how turns are stored. A snapshot costs O(chunks).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::chunks::{Context, index};
+use super::digest::Digest;
+use super::digests::Digests;
 use super::line;
 use super::marks::Heard;
 use super::part::{Part, Shown};
-use super::snapshot::Snapshot;
-use super::window::Window;
+use super::snapshot::{Before, Snapshot};
+use super::window::{Window, corrections_of};
 use crate::types::TurnNo;
 
 impl Context {
@@ -27,8 +30,35 @@ impl Context {
             let from = self.fit(window.from().min(until), until, window.budget(), window.budget() / 2, window.budget());
             return self.once(from, until);
         }
-        let shown = window.show(self, until);
-        Snapshot::new(self.revision(), self.pieces(index(window.from()), index(until)), shown)
+        self.through(window, until, &Digests::default(), None)
+    }
+
+    /// As [`Context::snapshot`], with the digests of turns that have left the window. `most`: a digest is being made, and
+    /// until it is there, the window may grow beyond its budget, up to so many tokens.
+    pub fn snapshot_over(&self, window: &mut Window, digests: &Digests, most: Option<u64>) -> Snapshot {
+        self.through(window, self.len() as TurnNo, digests, most)
+    }
+
+    fn through(&self, window: &mut Window, until: TurnNo, digests: &Digests, most: Option<u64>) -> Snapshot {
+        let shown = window.show(self, until, digests, most);
+        let before = self.before(window.digests());
+        Snapshot::new(self.revision(), before, self.pieces(index(window.from()), index(until)), shown)
+    }
+
+    /// The turns of digests.
+    fn before(&self, digests: &[Arc<Digest>]) -> Before {
+        let (Some(first), Some(last)) = (digests.first(), digests.last()) else { return Before::default() };
+        let (from, until) = (first.turns().start, last.turns().end);
+        Before {
+            digested: self.pieces(index(from), index(until)),
+            tokens: self.total(from, until),
+            ..Before::default()
+        }
+    }
+
+    /// The turns of a digest that is to be made, and nothing else.
+    pub fn snapshot_of(&self, turns: Range<TurnNo>) -> Snapshot {
+        self.once(turns.start, turns.end.min(self.len() as TurnNo))
     }
 
     /// One turn alone, with at most `before` earlier turns that have text, uncovered, as many as fit `budget_tokens`.
@@ -48,32 +78,51 @@ impl Context {
         earlier.reverse();
         let (from, until) = (turn, turn.saturating_add(1).min(self.len() as TurnNo));
         let pieces = self.pieces(index(from), index(until));
-        Snapshot::with_before(self.revision(), pieces, self.shown_once(from, until), earlier)
+        let before = Before { turns: earlier, ..Before::default() };
+        Snapshot::new(self.revision(), before, pieces, self.shown_once(from, until))
     }
 
     /// The last snapshot of a call: the newest turns that fit, in order of `start_ms`. If the window shows exactly
     /// these in that order, it is a snapshot of the window, so that the vendor's cached prefix is used once more.
     pub fn snapshot_final(&self, window: &mut Window) -> Snapshot {
+        self.snapshot_final_over(window, &Digests::default())
+    }
+
+    /// As [`Context::snapshot_final`], with the digests of turns that do not fit.
+    pub fn snapshot_final_over(&self, window: &mut Window, digests: &Digests) -> Snapshot {
         let (len, budget) = (self.len() as TurnNo, window.budget());
-        let from = self.fit(0, len, budget, budget, budget);
+        let whole = self.total(0, len) <= budget;
+        let none = whole || !self.leaves_room(len, budget);
+        let digests: &[Arc<Digest>] = if none { &[] } else { digests.shown(budget) };
+        let (corrections, corrected) = corrections_of(digests, self);
+        let others = digests.iter().map(|digest| digest.tokens()).sum::<u64>() + corrected;
+        let (first, room) = (digests.last().map_or(0, |last| last.turns().end), budget.saturating_sub(others));
+        let from = self.fit(first, len, room, room, room);
         let mut turns = self.turns_of(from, len);
         turns.retain(|turn| line::has_line(turn));
-        let in_order = turns.is_sorted_by_key(|turn| turn.start_ms);
-        if !in_order {
+        let shown = |part: Part| Shown {
+            digests: digests.to_vec(),
+            parts: vec![Arc::new(part)],
+            corrections: corrections.clone(),
+            tokens: others + self.total(from, len),
+            stable: false,
+        };
+        if !turns.is_sorted_by_key(|turn| turn.start_ms) {
             turns.sort_by_key(|turn| turn.start_ms);
-            let shown = Shown::once(Part::new(turns.clone(), Heard::default()), self.total(from, len));
-            return Snapshot::out_of_order(self.revision(), turns, shown);
+            let part = Part::new(turns.clone(), Heard::default());
+            return Snapshot::out_of_order(self.revision(), self.before(digests), turns, shown(part));
         }
-        let shown = if from == window.from() { window.extend(self, len).ok() } else { None };
-        match shown {
-            Some(shown) => Snapshot::new(self.revision(), self.pieces(index(from), index(len)), shown),
-            None => self.once(from, len),
-        }
+        let extended =
+            if from == window.from() && digests == window.digests() { window.extend(self, len).ok() } else { None };
+        let part = || Part::new(self.turns_of(from, len), self.heard(from));
+        let shown = extended.unwrap_or_else(|| shown(part()));
+        Snapshot::new(self.revision(), self.before(digests), self.pieces(index(from), index(len)), shown)
     }
 
     /// A snapshot that shares its text with no other.
     fn once(&self, from: TurnNo, until: TurnNo) -> Snapshot {
-        Snapshot::new(self.revision(), self.pieces(index(from), index(until)), self.shown_once(from, until))
+        let pieces = self.pieces(index(from), index(until));
+        Snapshot::new(self.revision(), Before::default(), pieces, self.shown_once(from, until))
     }
 
     fn shown_once(&self, from: TurnNo, until: TurnNo) -> Shown {

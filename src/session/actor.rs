@@ -316,6 +316,13 @@ fn perform(effects: &mut Effects, peers: &mut Peers, deps: &Deps, call_id: &Call
                 deps.metrics.rule_skipped(&rule);
                 tracing::warn!(call_id = %call_id, rule = &*rule, %over, "a rule was not applied to a turn");
             }
+            Note::DigestFailed { code, stops } => {
+                deps.metrics.digest_failed(stops);
+                if stops {
+                    tracing::warn!(call_id = %call_id, code = code.as_str(), "no digest of the oldest turns can be made; \
+                        for five minutes, turns leave the prompts without");
+                }
+            }
             Note::VendorError { stream, code, message } => {
                 tracing::warn!(call_id = %call_id, stream = %stream, code, message, "the STT vendor reported an error");
             }

@@ -47,6 +47,7 @@ pub struct Metrics {
     refused: Family<RuleLabel, Counter<u64, AtomicU64>>,
     skipped: Family<RuleLabel, Counter<u64, AtomicU64>>,
     dropped: Family<DroppedLabel, Counter<u64, AtomicU64>>,
+    digests_stopped: Counter<u64, AtomicU64>,
     /// Jobs in progress.
     pub jobs_running: Gauge,
     /// Jobs that wait for a permit.
@@ -111,6 +112,10 @@ impl Metrics {
             dropped: registry.metric(
                 "sidetone_session_dropped_operations",
                 "Operations on items in models' answers that could not be carried out, by analysis and reason",
+            ),
+            digests_stopped: registry.metric(
+                "sidetone_session_digests_stopped",
+                "Calls that stopped making digests for five minutes after three failures in a row",
             ),
             jobs_running: registry.metric("sidetone_session_jobs_running", "Jobs in progress"),
             permits_waiting: registry.metric("sidetone_session_permits_waiting", "Jobs that wait for a permit"),
@@ -182,6 +187,11 @@ impl Metrics {
         for (reason, operations) in dropped.iter() {
             self.dropped.get_or_create(&DroppedLabel { analysis: analysis.to_owned(), reason }).inc_by(operations);
         }
+    }
+
+    /// Counts a call that stops making digests. Single failures are counted as jobs.
+    pub fn digest_failed(&self, stops: bool) {
+        self.digests_stopped.inc_by(u64::from(stops));
     }
 
     /// Counts a job's end.

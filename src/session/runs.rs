@@ -12,6 +12,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::job::{Bundle, Job};
 use super::worker::{self, QUESTION};
 use super::{Deps, Metrics, failure};
+use crate::analysis::digest::DIGEST;
 use crate::analysis::{Analysis, Prompt, Question};
 use crate::base::tokens::Fit;
 use crate::call::answer::Failed;
@@ -225,6 +226,7 @@ fn fit(arm: &Resolved, choice: &Choice<'_>, analyses: usize) -> Fit {
 fn count(job: &Job, result: &Result<Output, Failed>, metrics: &Metrics) {
     match (&job.start.asks, result) {
         (Asks::Reply(_), result) => metrics.job(QUESTION, result.is_ok()),
+        (Asks::Digest(_), result) => metrics.job(DIGEST, result.is_ok()),
         (Asks::Insights(members), Ok(Output::Insights(answered))) => {
             for (member, part) in members.iter().zip(&answered.members) {
                 metrics.job(&member.key.analysis, part.is_ok());

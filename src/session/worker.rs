@@ -1,4 +1,4 @@
-//! One task: asks analyses about a snapshot, or asks a producer's own question. Runs beside the session, which gets
+//! One task: asks analyses about a snapshot, a producer's own question, or for a digest. Runs beside the session, which gets
 //! only its result.
 //!
 //! Knows no journal and no sequence number. Dropping the future aborts the request to the vendor.
@@ -11,10 +11,11 @@ use serde_json::Value;
 use super::bundle::{self, Prepared};
 use super::job::Job;
 use super::{answers, failure, live};
+use crate::analysis::digest::{self, DIGEST};
 use crate::base::measure;
 use crate::call::answer::{Failed, Replied};
 use crate::call::bill::Bill;
-use crate::call::task::{Answered, Asking, Asks, Member, Output, Start};
+use crate::call::task::{Answered, Asking, Asks, Digested, Digesting, Member, Output, Start};
 use crate::gateway::{Gateway, Request};
 use crate::hub::Hub;
 use crate::llm::Finish;
@@ -33,6 +34,7 @@ pub(super) const QUESTION: &str = "llm_gateway";
 pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Output, Failed> {
     match &job.start.asks {
         Asks::Reply(asking) => reply(job, asking, gateway).await.map(Output::Reply),
+        Asks::Digest(digesting) => digest(job, digesting, gateway).await.map(Output::Digest),
         Asks::Insights(members) => insights(job, members, gateway, hub).await.map(Output::Insights),
     }
 }
@@ -113,4 +115,21 @@ async fn reply(job: &Job, asking: &Asking, gateway: &Gateway) -> Result<Replied,
         cost_usd: answer.cost_usd,
         degraded: answer.degraded,
     })
+}
+
+/// Asks for a digest of the turns in the snapshot.
+async fn digest(job: &Job, digesting: &Digesting, gateway: &Gateway) -> Result<Digested, Failed> {
+    let Digesting { source, tokens, most } = digesting;
+    let Start { snapshot, facts, .. } = &*job.start;
+    let chat = digest::request(snapshot, facts, *tokens);
+    let mut request = Request::of_analysis(Arc::clone(&job.arm), chat, Arc::from(DIGEST));
+    request.origin.call = Some(job.call.clone());
+    let answer = gateway.complete(request).await.map_err(|error| failure::of(&error))?;
+    let claims = answer.value.as_ref().map(digest::claims).unwrap_or_default();
+    let made = source.digest(claims, *most).map_err(|error| Failed {
+        code: FailureCode::SchemaMismatch,
+        message: error.to_string(),
+        temporary: true,
+    })?;
+    Ok(Digested { digest: made, cost_usd: answer.cost_usd })
 }

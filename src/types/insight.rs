@@ -16,7 +16,8 @@ pub enum Status {
     Final,
 }
 
-/// The turns in an insight's prompt. Ordinals are inclusive; `null, null, 0` if there were none.
+/// The turns in an insight's prompt, word for word or in a digest. Ordinals are inclusive; `null, null, 0` if there were
+/// none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Coverage {
@@ -26,10 +27,23 @@ pub struct Coverage {
     pub to: Option<TurnNo>,
     /// Number of turns.
     pub turns: u64,
+    /// Last ordinal of the turns that were in the prompt only as a digest. Turns between it and `verbatim_from` were not in
+    /// the prompt. Present on the wire only if there was a digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest_to: Option<TurnNo>,
     /// First ordinal whose turns were in the prompt word for word.
     pub verbatim_from: Option<TurnNo>,
     /// The context's revision when the snapshot was taken.
     pub revision: u64,
+}
+
+impl Coverage {
+    /// Returns true if the turn was in the prompt, word for word or in a digest.
+    pub fn holds(&self, turn: TurnNo) -> bool {
+        let within = self.from.is_some_and(|from| from <= turn) && self.to.is_some_and(|to| turn <= to);
+        let left_out = self.digest_to.is_some_and(|to| to < turn) && self.verbatim_from.is_some_and(|from| turn < from);
+        within && !left_out
+    }
 }
 
 /// A quote that supports an insight.

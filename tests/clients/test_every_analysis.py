@@ -33,7 +33,7 @@ NEEDS = {
 # refuses a prompt that is too long for the model's context.
 FAILURES = {"schema_mismatch", "timeout", "upstream_error", "overloaded"}
 # The model's context has 4,096 tokens, and the model reads a hundred tokens a second.
-LIMITS = "max_context_tokens = 500\nmax_output_tokens = 250\n"
+LIMITS = "max_context_tokens = 800\nmax_output_tokens = 250\n"
 
 
 def daemon_with(folder, model, analyses):

@@ -20,6 +20,7 @@ mod comparing;
 mod contract;
 mod crash;
 mod dialects;
+mod digests;
 mod docs;
 mod embedded;
 mod first_run;

@@ -10,16 +10,19 @@ use serde_json::{Value, json};
 use crate::analysis::{Reading, Registry};
 use crate::base::settings::Problems;
 use crate::base::tokens::Fit;
+use crate::call::answer::Failed;
 use crate::call::bill::Bill;
 use crate::call::config::{IngestConfig, LimitsConfig};
 use crate::call::effects::TaskEffect;
 use crate::call::input::{Attach, Detach, Frames, Input, Now};
 use crate::call::record::{self, Outgoing, Private};
 use crate::call::schedule::Phase;
-use crate::call::task::{Answered, Chosen, ChosenMember, Out, Output, Target, TaskKey, TaskNo};
+use crate::call::task::{
+    Answered, Asks, Chosen, ChosenMember, Digested, Digesting, Out, Output, Target, TaskKey, TaskNo,
+};
 use crate::call::{Call, Log, Settings};
-use crate::context::Snapshot;
-use crate::protocol::Event;
+use crate::context::{Claim, Snapshot};
+use crate::protocol::{Event, FailureCode};
 use crate::rules::Rules;
 use crate::types::directory::Entry;
 use crate::types::{
@@ -43,6 +46,10 @@ pub(in crate::call) struct Bench {
     connections: BTreeMap<String, (u64, u64)>,
     /// Running tasks, and the snapshots that they are about.
     running: BTreeMap<TaskNo, Snapshot>,
+    /// Digests that are being made, oldest first.
+    pub(in crate::call) digesting: Vec<(TaskNo, Box<Digesting>)>,
+    /// The newest snapshot of an analysis.
+    pub(in crate::call) seen: Option<Snapshot>,
 }
 
 fn section<T>(text: &str, read: impl FnOnce(Option<toml::Value>, &mut Problems) -> T) -> T {
@@ -84,8 +91,18 @@ impl Bench {
         let now = Now { ms: 0, unix_ms: BEGAN_MS };
         let call = Call::new(Arc::clone(&settings), log, None, false, Box::new(|| 7), now);
         let (log, connections) = (Vec::new(), BTreeMap::new());
-        let running = BTreeMap::new();
-        let mut bench = Self { settings, call, now_ms: 0, loaded_ms: 0, log, entry: None, connections, running };
+        let mut bench = Self {
+            settings,
+            call,
+            now_ms: 0,
+            loaded_ms: 0,
+            log,
+            entry: None,
+            connections,
+            running: BTreeMap::new(),
+            digesting: Vec::new(),
+            seen: None,
+        };
         bench.connect("s_1", &json!({}));
         bench
     }
@@ -205,7 +222,14 @@ impl Bench {
             status: Status::Provisional,
             degraded: false,
             turn: None,
-            covers: Coverage { from: Some(0), to: Some(0), turns: 1, verbatim_from: Some(0), revision: 1 },
+            covers: Coverage {
+                from: Some(0),
+                to: Some(0),
+                turns: 1,
+                digest_to: None,
+                verbatim_from: Some(0),
+                revision: 1,
+            },
             behind_turns: 0,
             trigger: crate::types::Trigger::Manual,
             value,
@@ -252,6 +276,7 @@ impl Bench {
         }
         assert_eq!(log.alerts, self.call.log.alerts, "the log says what the call knew");
         self.running.clear();
+        self.digesting.clear();
         let now = self.now();
         self.call = Call::new(Arc::clone(&self.settings), log, self.entry.as_ref(), false, Box::new(|| 7), now);
         self.settle();
@@ -286,13 +311,22 @@ impl Bench {
     pub(in crate::call) fn start_tasks(&mut self) {
         for effect in self.call.task_effects() {
             let TaskEffect::Want(task) = effect else { continue };
-            let Some(Out { target: Target::Insights(keys), .. }) = self.call.tasks.out.get(&task) else { continue };
             let member = |key: &TaskKey| ChosenMember { analysis: Arc::clone(&key.analysis), prompt: "p/v1@0".into() };
-            let members = keys.iter().map(member).collect();
+            let members = match self.call.tasks.out.get(&task) {
+                Some(Out { target: Target::Insights(keys), .. }) => keys.iter().map(member).collect(),
+                Some(Out { target: Target::Digest(_), .. }) => Vec::new(),
+                _ => continue,
+            };
             let chosen = Chosen { route: "r".into(), variant: "a".into(), local: false, fit: Fit::default(), members };
             self.input(Input::Ready { task, chosen: Ok(chosen) });
             let start = self.call.start().expect("it starts");
-            self.running.insert(start.no, start.snapshot);
+            match start.asks {
+                Asks::Digest(digesting) => self.digesting.push((start.no, digesting)),
+                _ => {
+                    self.seen = Some(start.snapshot.clone());
+                    self.running.insert(start.no, start.snapshot);
+                }
+            }
         }
     }
 
@@ -316,6 +350,18 @@ impl Bench {
             took: Duration::ZERO,
         };
         self.input(Input::Done { task, result: Ok(Output::Insights(answered)) });
+    }
+
+    /// The oldest digest comes back with these claims, or fails.
+    pub(in crate::call) fn digest(&mut self, claims: Option<Vec<Claim>>) {
+        let (task, asked) = self.digesting.remove(0);
+        let message = "the model failed".to_owned();
+        let failed = Failed { code: FailureCode::UpstreamError, message, temporary: true };
+        let result = claims.ok_or(failed.clone()).and_then(|claims| {
+            let digest = asked.source.digest(claims, asked.most).map_err(|_| failed)?;
+            Ok(Output::Digest(Digested { digest, cost_usd: Some(0.25) }))
+        });
+        self.input(Input::Done { task, result });
     }
 
     /// Turn and quote of the open alert of a rule.

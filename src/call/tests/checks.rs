@@ -10,7 +10,7 @@ use super::script::numbers;
 use crate::analysis::{Analysis, Registry};
 use crate::call::config::LimitsConfig;
 use crate::call::log::Log;
-use crate::call::record::{Decoded, Outgoing};
+use crate::call::record::{Decoded, Outgoing, StoredDigest};
 use crate::call::schedule::TURN_JOBS;
 use crate::call::task::TaskKey;
 use crate::protocol::Event;
@@ -127,6 +127,9 @@ impl Checks {
     }
 
     fn record(&mut self, decoded: &Decoded, ends: bool) {
+        if let Some(made) = &decoded.private.digest {
+            self.digest(made);
+        }
         match &decoded.event {
             Event::TurnFinal { turn } | Event::TurnRevised { turn, .. } => self.turn(turn),
             Event::InsightUpdated { insight } => self.insight(insight),
@@ -148,6 +151,17 @@ impl Checks {
             Event::CallCompleted { .. } => assert!(!std::mem::replace(&mut self.completed, true), "completed twice"),
             _ => assert!(!self.completed, "{} after the call's end", decoded.event.kind().as_str()),
         }
+    }
+
+    /// A digest is never empty, and is of turns that follow those of the digests before it, or of whole digests.
+    fn digest(&self, made: &StoredDigest) {
+        let (turns, claims) = (made.digest.turns(), made.digest.claims());
+        assert!(!claims.is_empty() && claims.iter().flat_map(|claim| &claim.turns).all(|turn| turns.contains(turn)));
+        assert!(turns.end <= self.durable.turns.len() as u64, "turns that are not there");
+        let known = self.durable.digests.get(&made.mark).cloned().unwrap_or_default();
+        let begins = known.iter().any(|known| known.turns().start == turns.start);
+        let ends = known.iter().any(|known| known.turns().end == turns.end);
+        assert!(turns.start == known.until() || (begins && ends), "{turns:?} after {known:?}");
     }
 
     /// Each rule has at most one open alert; alerts are numbered, and the turns that they name exist.
@@ -342,6 +356,7 @@ fn same_beside_turns_and_insights(one: &Log, other: &Log) {
     assert_eq!((&one.meta, &one.analyses, &one.variants), (&other.meta, &other.analyses, &other.variants));
     assert_eq!((&one.newest, one.cost_usd), (&other.newest, other.cost_usd));
     assert_eq!(one.alerts, other.alerts);
+    assert_eq!(one.digests, other.digests);
     assert_eq!(one.streams.len(), other.streams.len());
     for (one, other) in one.streams.iter().zip(&other.streams) {
         assert_eq!((&one.id, &one.root, &one.dialect_name), (&other.id, &other.root, &other.dialect_name));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::checks::Checks;
+use super::honest::honest;
 use super::models::failed;
 use super::world::World;
 use crate::base::tokens::{Fit, Ratio};
@@ -245,6 +246,7 @@ impl World {
         let queued = self.queued();
         self.input(Input::Ready { task, chosen: Ok(chosen) });
         if let Some(start) = self.call().start() {
+            honest(&start.snapshot);
             let target = self.call().tasks.out[&task].target.clone();
             if let Target::Insights(keys) = &target {
                 keys.iter().for_each(|key| Checks::started(key, &self.models.running));
@@ -277,14 +279,14 @@ impl World {
     /// A model answers.
     pub(super) fn answer(&mut self, task: TaskNo) {
         let Some(running) = self.models.running.remove(&task) else { return };
-        let result = self.models.result(&running.target, &mut self.random);
+        let result = self.models.result(&running.target, running.source.as_ref(), &mut self.random);
         let bill = match &result {
             Ok(Output::Insights(answered)) => answered.bill.cost_usd,
             _ => None,
         };
         let good: Vec<bool> = match &result {
             Ok(Output::Insights(answered)) => answered.members.iter().map(Result::is_ok).collect(),
-            Ok(Output::Reply(_)) => Vec::new(),
+            Ok(Output::Reply(_) | Output::Digest(_)) => Vec::new(),
             Err(_) => vec![false; running.keys().len()],
         };
         let revs: Vec<u64> = running.keys().iter().map(|key| self.rev(&key.analysis)).collect();

@@ -8,6 +8,7 @@ pub(in crate::call) mod bench;
 mod checks;
 mod disk;
 mod driver;
+mod honest;
 mod models;
 mod outcome;
 mod producer;

@@ -9,7 +9,8 @@ use super::random::Random;
 use crate::analysis::Reading;
 use crate::call::answer::{Failed, Replied};
 use crate::call::bill::Bill;
-use crate::call::task::{Answered, Asks, Output, Start, Target, TaskKey, TaskNo};
+use crate::call::task::{Answered, Asks, Digested, Output, Start, Target, TaskKey, TaskNo};
+use crate::context::{Claim, Source};
 use crate::protocol::FailureCode;
 use crate::types::{Coverage, TokenUsage};
 
@@ -19,6 +20,8 @@ pub(super) struct Running {
     pub(super) covers: Coverage,
     pub(super) turns: usize,
     pub(super) due_ms: u64,
+    /// Of a digest: its turns, and the maximum of its tokens.
+    pub(super) source: Option<(Source, u64)>,
 }
 
 /// How models behave in one run.
@@ -56,10 +59,15 @@ impl Models {
         let took = 1 + random.below(2 * self.manners.latency_ms);
         // The request ends at its deadline.
         let limit = start.deadline.map_or(60_000, |deadline| u64::try_from(deadline.as_millis()).expect("short"));
-        let running = Running { target, covers: start.snapshot.covers(), turns, due_ms: now_ms + took.min(limit) };
+        let source = match &start.asks {
+            Asks::Digest(asked) => Some((asked.source.clone(), asked.most)),
+            Asks::Insights(_) | Asks::Reply(_) => None,
+        };
+        let covers = start.snapshot.covers();
+        let running = Running { target, covers, turns, due_ms: now_ms + took.min(limit), source };
         let asked = match &start.asks {
             Asks::Insights(members) => members.len(),
-            Asks::Reply(_) => 0,
+            Asks::Reply(_) | Asks::Digest(_) => 0,
         };
         assert_eq!(asked, running.keys().len(), "a task asks what it is for");
         assert!(self.running.insert(start.no, running).is_none(), "a number is given once");
@@ -88,11 +96,21 @@ impl Models {
         (!due.is_empty()).then(|| due[random.index(due.len())])
     }
 
-    pub(super) fn result(&self, target: &Target, random: &mut Random) -> Result<Output, Failed> {
+    pub(super) fn result(
+        &self,
+        target: &Target,
+        source: Option<&(Source, u64)>,
+        random: &mut Random,
+    ) -> Result<Output, Failed> {
         if random.chance(self.manners.failing) {
             return Err(failed(random.chance(500)));
         }
         let cost_usd = random.chance(900).then_some(0.25);
+        if let Target::Digest(_) = target {
+            let (source, most) = source.ok_or_else(|| failed(true))?;
+            let digest = source.digest(claims(source, random), *most).map_err(|_| failed(true))?;
+            return Ok(Output::Digest(Digested { digest, cost_usd }));
+        }
         let Target::Insights(keys) = target else {
             return Ok(Output::Reply(Replied {
                 text: "fine".to_owned(),
@@ -133,9 +151,20 @@ impl Running {
     pub(super) fn keys(&self) -> &[TaskKey] {
         match &self.target {
             Target::Insights(keys) => keys,
-            Target::Reply(_) => &[],
+            Target::Reply(_) | Target::Digest(_) => &[],
         }
     }
+}
+
+/// Claims about turns: some, none, too many, or about turns that are not asked for.
+fn claims(source: &Source, random: &mut Random) -> Vec<Claim> {
+    let count = random.pick(&[0, 1, 1, 1, 1, 2, 200]);
+    let claim = |random: &mut Random| {
+        let beyond = if random.chance(200) { 3 } else { 0 };
+        let turn = source.turns.start + random.below(source.turns.end - source.turns.start + beyond);
+        Claim { text: "He asked.".to_owned(), turns: vec![turn] }
+    };
+    (0..count).map(|_| claim(random)).collect()
 }
 
 pub(super) fn failed(temporary: bool) -> Failed {

@@ -152,7 +152,7 @@ impl World {
         if let Some((task, target)) = self.models.aborted.pop()
             && self.random.chance(300)
         {
-            let result = self.models.result(&target, &mut self.random);
+            let result = self.models.result(&target, None, &mut self.random);
             return self.input(Input::Done { task, result });
         }
         if let Some(task) = self.models.due(self.now_ms, &mut self.random) {

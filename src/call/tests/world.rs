@@ -78,8 +78,16 @@ fn registries() -> &'static [(Arc<Registry>, bool)] {
                  [sentiment]\non = [\"silence\", \"speech_started\"]\non_end = false\n",
                 false,
             ),
-            ("[summary]\nevery_n_turns = 2\ndebounce_ms = 300\nmax_wait_ms = 900\n[sentiment_turn]\n", true),
-            ("[summary]\nevery_n_turns = 1\ndebounce_ms = 0\non_revision = \"refuse\"\n[sentiment]\ninterval_ms = 500\n", false),
+            (
+                "[summary]\nevery_n_turns = 2\ndebounce_ms = 300\nmax_wait_ms = 900\nmax_context_tokens = 300\n\
+                 [sentiment_turn]\n",
+                true,
+            ),
+            (
+                "[summary]\nevery_n_turns = 1\ndebounce_ms = 0\non_revision = \"refuse\"\nmax_context_tokens = 150\n\
+                 [sentiment]\ninterval_ms = 500\nmax_context_tokens = 150\n",
+                false,
+            ),
             ("[sentiment_turn]\n[sentiment]\nmax_context_tokens = 256\nevery_n_turns = 1\non_end = false\n", true),
         ];
         let read = |(config, per_turn): (&str, bool)| {

@@ -127,7 +127,10 @@ pub(super) fn reason(failed: &Value) -> String {
 fn covers(covers: &Value) -> String {
     match (covers["from"].as_u64(), covers["to"].as_u64()) {
         (Some(from), Some(to)) if from == to => format!("turn {to}"),
-        (Some(from), Some(to)) => format!("turns {from}–{to}"),
+        (Some(from), Some(to)) => match covers["digest_to"].as_u64() {
+            Some(short) => format!("turns {from}–{to}, in short to {short}"),
+            None => format!("turns {from}–{to}"),
+        },
         _ => "no turn".to_owned(),
     }
 }

@@ -4,11 +4,12 @@
 //! The load is open-loop: turns have due times, and latency counts from them, so that no stall hides. The daemon, the
 //! floor and the LLM are processes of their own; this binary starts itself again for the latter two.
 //!
-//! `cargo bench --bench pipeline [-- --long] [-- ROW…]`, rows: `one hundred thousand capacity memory ack fanout`.
+//! `cargo bench --bench pipeline [-- --long] [-- ROW…]`, rows: `one hundred thousand capacity memory ack digests fanout`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]
 
 #[path = "../common/mod.rs"]
 mod common;
+mod compaction;
 mod load;
 mod roles;
 mod rows;

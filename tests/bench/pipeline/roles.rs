@@ -45,6 +45,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
+static DIGESTS: AtomicU64 = AtomicU64::new(0);
 static ANSWER: OnceLock<(Bytes, &'static str)> = OnceLock::new();
 
 /// An LLM that answers at once, always with the smallest value of the first request's schema.
@@ -62,7 +63,8 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     if path == "/stats" {
-        let stats = json!({"requests":REQUESTS.load(Ordering::Relaxed),"bytes":BYTES.load(Ordering::Relaxed)});
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let stats = json!({"requests":count(&REQUESTS),"bytes":count(&BYTES),"digests":count(&DIGESTS)});
         return Ok(Response::new(Full::new(stats.to_string().into())));
     }
     REQUESTS.fetch_add(1, Ordering::Relaxed);
@@ -70,6 +72,10 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     let (bytes, kind) = if path.starts_with("/floor") {
         static PLAIN: OnceLock<Bytes> = OnceLock::new();
         (PLAIN.get_or_init(|| completion("An instant answer.").into()).clone(), "application/json")
+    } else if let Some(turn) = first_digested(&body) {
+        DIGESTS.fetch_add(1, Ordering::Relaxed);
+        let claims = json!({"claims":[{"text":"The customer called about orders.","turns":[turn]}]});
+        (streamed(&claims.to_string()), "text/event-stream")
     } else {
         ANSWER.get_or_init(|| first_answer(&body)).clone()
     };
@@ -90,6 +96,17 @@ fn first_answer(body: &[u8]) -> (Bytes, &'static str) {
     if request["stream"] != true {
         return (completion(&text).into(), "application/json");
     }
+    (streamed(&text), "text/event-stream")
+}
+
+/// The first turn of the digest that a request asks for, if it does.
+fn first_digested(body: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(body).ok()?;
+    let turns = text.split_once("in short what was said in turns ")?.1;
+    turns.split(' ').next()?.parse().ok()
+}
+
+fn streamed(text: &str) -> Bytes {
     let chunk = |choices: Json, usage: Json| {
         let event =
             json!({"id":"c","object":"chat.completion.chunk","created":0,"model":"m","choices":choices,"usage":usage});
@@ -102,7 +119,7 @@ fn first_answer(body: &[u8]) -> (Bytes, &'static str) {
         chunk(json!([]), usage),
         "data: [DONE]\n\n".to_owned(),
     ];
-    (events.concat().into(), "text/event-stream")
+    events.concat().into()
 }
 
 /// The smallest instance of a schema.

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use super::common::process::Process;
 use super::common::{ms, percentile, wire};
+use super::compaction::compaction;
 use super::load::Load;
 
 /// Runs the requested rows, or all.
@@ -49,12 +50,15 @@ pub async fn all(long: bool, only: &[&str]) {
     if wanted("ack") {
         ack(seconds(5, 20)).await;
     }
+    if wanted("digests") {
+        compaction(seconds(6, 30)).await;
+    }
     if wanted("fanout") {
         fanout(seconds(4, 20)).await;
     }
 }
 
-fn config(llm: u16) -> String {
+pub(super) fn config(llm: u16) -> String {
     format!(
         "[limits]\nconnections = 60000\nper_address = 60000\nopen_calls = 60000\nnew_calls_per_s = 60000\n\
          [endpoints.mock]\nprovider = \"openai_compatible\"\nbase_url = \"http://127.0.0.1:{llm}/v1\"\nmax_concurrency = 1024\n\
@@ -64,18 +68,19 @@ fn config(llm: u16) -> String {
     )
 }
 
-fn ingest_path(call: usize) -> String {
+pub(super) fn ingest_path(call: usize) -> String {
     format!("/v1/ingest?call_id=c{call}&stream_id=s_1&results=insights")
 }
 
-async fn stats(llm: &Process) -> (u64, u64) {
+pub(super) async fn stats(llm: &Process) -> (u64, u64, u64) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", llm.port)).await.expect("connect");
     socket.write_all(b"GET /stats HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.expect("write");
     let mut text = String::new();
     socket.read_to_string(&mut text).await.expect("read");
     let stats: Json = serde_json::from_str(text.split("\r\n\r\n").nth(1).unwrap_or_default()).expect("stats");
-    (stats["requests"].as_u64().unwrap_or(0), stats["bytes"].as_u64().unwrap_or(0))
+    let count = |name: &str| stats[name].as_u64().unwrap_or(0);
+    (count("requests"), count("bytes"), count("digests"))
 }
 
 /// The results of one target under one load.
@@ -93,7 +98,7 @@ struct Measured {
 async fn measure(target: &Process, llm: &Process, mut load: Load, seconds: u64, rate: f64, preload: u64) -> Measured {
     load.preload(preload, true).await;
     let before = load.sent();
-    let (cpu, (_, bytes)) = (target.cpu(), stats(llm).await);
+    let (cpu, (_, bytes, _)) = (target.cpu(), stats(llm).await);
     let total = (rate * seconds as f64) as u64;
     let (load, _) = load.open_loop(total, rate, true).await;
     let turns = (load.sent() - before) as f64;

@@ -3,22 +3,35 @@
 //!
 //! Everything runs on a virtual clock through the library's own triggers, windows, requests and cache planner: no socket, no
 //! model. The prompt cache is a stand-in that keeps the bytes of marked prefixes and reads one only if the next prompt
-//! begins with it byte by byte. Answers are not made: their lengths are the constants below. Tokens are the library's
-//! estimate. An *input-equivalent* token costs as much as one of an ordinary prompt: read 0.1, written 1.25, output 5.
+//! begins with it byte by byte. Answers are not made: their lengths are the constants below. Digests of turns that leave
+//! the window have the desired length, come after a few seconds, and their requests are part of every figure. Tokens are
+//! the library's estimate. An *input-equivalent* token costs as much as one of an ordinary prompt: read 0.1, written 1.25, output 5.
 //!
 //! `cargo bench --bench cost`
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, clippy::cast_precision_loss)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub,
+    missing_docs,
+    clippy::cast_precision_loss
+)]
 
+mod vendor;
+
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sidetone::analysis::trigger::Trigger;
-use sidetone::analysis::{Analysis, Asked, Facts, Prompt, Registry, request};
+use sidetone::analysis::{Analysis, Asked, Facts, Prompt, Registry, digest, request};
 use sidetone::context::tokens::estimate;
-use sidetone::context::{Context, Window};
-use sidetone::llm::{Before, Block, ChatRequest, Content, Layout, PromptCache, ResponseFormat};
+use sidetone::context::{Claim, Context, Digests, Source, Window, digest_tokens};
+use sidetone::llm::ChatRequest;
 use sidetone::types::{CallId, JsonMap, StreamId, Turn};
+
+use self::vendor::{Vendor, texts};
 
 /// The analyses, with the tokens of a whole answer and of one that contains only changes. A whole summary has 8 points
 /// and 5 quotes, whole action items are 6; a change is one point or item in every second answer. Sentiment has no
@@ -27,8 +40,8 @@ const ANALYSES: [(&str, u64, u64); 3] = [("summary", 330, 60), ("sentiment", 120
 const LENGTHS: [u64; 4] = [50, 200, 600, 1_500];
 /// Target ratios for a floor of 1,024 tokens.
 const AIMS: [f64; 4] = [5.0, 10.0, 20.0, 40.0];
-const OUTPUT: f64 = 5.0;
-const CACHE: PromptCache = PromptCache { floor_tokens: 0, ttl_ms: 300_000, write: 1.25, read: 0.1, marked: true };
+/// How long a digest takes, ms.
+const DIGEST_MS: u64 = 5_000;
 
 fn main() {
     let registry = Registry::builtin();
@@ -112,6 +125,11 @@ struct Call<'a> {
     triggers: Vec<Trigger>,
     context: Context,
     window: Window,
+    digests: Digests,
+    /// The turns of the digest that is being made, and when it is there.
+    making: Option<(u64, Range<u64>)>,
+    /// Requests for digests, with the tokens of their answers.
+    asked: Vec<(ChatRequest, u64)>,
     facts: Facts,
     turns: Vec<Arc<Turn>>,
 }
@@ -125,7 +143,41 @@ impl<'a> Call<'a> {
             speakers: JsonMap::new(),
             turn: None,
         };
-        Self { questions, triggers, context: Context::new(), window, facts, turns: Vec::new() }
+        Self {
+            questions,
+            triggers,
+            context: Context::new(),
+            window,
+            digests: Digests::default(),
+            making: None,
+            asked: Vec::new(),
+            facts,
+            turns: Vec::new(),
+        }
+    }
+
+    /// Takes the digest that is there by now, and asks for the next one. Returns how far the window may grow meanwhile.
+    fn compact(&mut self, now_ms: u64) -> Option<u64> {
+        let budget = self.window.budget();
+        let tokens = digest_tokens(budget);
+        if let Some((_, turns)) = self.making.take_if(|(at, _)| *at <= now_ms) {
+            let source = Source::new(&self.context, turns.clone()).expect("turns with text");
+            // A claim has about 25 tokens.
+            let claims =
+                turns.step_by(usize::try_from((source.turns.end - source.turns.start) * 25 / tokens + 1).expect("few"));
+            let claims = claims.map(|turn| Claim { text: "word ".repeat(18), turns: vec![turn] });
+            let digest = source.digest(claims.collect(), tokens * 2).expect("a digest");
+            self.asked.last_mut().expect("it was asked for").1 = digest.tokens() * 3 / 2;
+            self.digests.add(Arc::new(digest));
+        }
+        if self.making.is_none() {
+            let verbatim = self.window.leaves(&self.context, &self.digests)?;
+            let turns = self.digests.next(&self.context, budget, verbatim)?;
+            let snapshot = self.context.snapshot_of(turns.clone());
+            self.asked.push((digest::request(&snapshot, &self.facts, tokens), 0));
+            self.making = Some((now_ms + DIGEST_MS, turns));
+        }
+        Some(budget.saturating_add(budget / 4))
     }
 
     /// Adds a turn; one turn in 50 also revises the speaker of the turn three before it.
@@ -150,83 +202,18 @@ impl<'a> Call<'a> {
         })
     }
 
-    fn request(&mut self, last: bool) -> ChatRequest {
-        let snapshot =
-            if last { self.context.snapshot_final(&mut self.window) } else { self.context.snapshot(&mut self.window) };
+    /// The request at this time, ms.
+    fn request(&mut self, now_ms: u64, last: bool) -> ChatRequest {
+        let most = self.compact(now_ms);
+        let snapshot = if last {
+            self.context.snapshot_final_over(&mut self.window, &self.digests)
+        } else {
+            self.context.snapshot_over(&mut self.window, &self.digests, most)
+        };
         let asked: Vec<Asked<'_>> = self.questions.iter().map(Question::asked).collect();
         let mut request = request::request(&asked, &snapshot, &self.facts).expect("a request");
         request.caching.as_mut().expect("a shared prefix").last = last;
         request
-    }
-}
-
-/// The texts of a prompt in order: the schema, which vendors put first, the messages' texts, and the blocks.
-fn texts(request: &ChatRequest) -> (String, Vec<&Block>) {
-    let Some(ResponseFormat::JsonSchema { schema, .. }) = &request.response_format else { panic!("a schema") };
-    let mut before = schema.to_string();
-    for message in &request.messages {
-        match &message.content {
-            Content::Blocks(blocks) => return (before, blocks.iter().collect()),
-            content => before.push_str(&content.plain()),
-        }
-    }
-    panic!("a prompt in blocks")
-}
-
-/// A vendor's cache for one call: the prefixes that were marked, and when each was last used.
-struct Vendor {
-    rules: Option<PromptCache>,
-    kept: Vec<(String, u64)>,
-    before: Option<Before>,
-    asked_ms: Option<u64>,
-    cost: f64,
-    requests: u64,
-    read: u64,
-    input: u64,
-}
-
-impl Vendor {
-    fn new(floor_tokens: Option<u64>) -> Self {
-        let rules = floor_tokens.map(|floor_tokens| PromptCache { floor_tokens, ..CACHE });
-        Self { rules, kept: Vec::new(), before: None, asked_ms: None, cost: 0.0, requests: 0, read: 0, input: 0 }
-    }
-
-    fn ask(&mut self, request: &ChatRequest, now_ms: u64, output: u64) {
-        let (before, blocks) = texts(request);
-        let mut ends = Vec::new();
-        let mut prompt = before;
-        for block in blocks {
-            prompt.push_str(&block.text);
-            ends.push(prompt.len());
-        }
-        let tokens = |bytes: usize| estimate(&prompt[..bytes]);
-        let input = tokens(prompt.len());
-        let (mut read, mut written) = (0, 0);
-        if let Some(rules) = &self.rules {
-            let age_ms = self.asked_ms.map(|asked| now_ms - asked);
-            let known = self.before.zip(age_ms).map(|(before, age_ms)| Before { age_ms, ..before });
-            let layout = Layout::of(request).expect("a shared prefix");
-            let plan = rules.plan(&layout, known, request.caching.as_ref().is_some_and(|caching| caching.last));
-            self.kept.retain(|(_, used)| now_ms - used <= rules.ttl_ms);
-            for mark in [plan.marks.read, plan.marks.write].into_iter().flatten() {
-                let prefix = &prompt[..ends[mark]];
-                if let Some((_, used)) = self.kept.iter_mut().find(|(kept, _)| kept == prefix) {
-                    *used = now_ms;
-                    read = read.max(tokens(ends[mark]));
-                } else if tokens(ends[mark]) >= rules.floor_tokens {
-                    self.kept.push((prefix.to_owned(), now_ms));
-                    written = tokens(ends[mark]);
-                }
-            }
-            self.before = Some(Before { bytes: plan.keeps, age_ms: 0, gap_ms: age_ms });
-            self.asked_ms = Some(now_ms);
-        }
-        let written = written.saturating_sub(read);
-        let fresh = input - read - written;
-        self.cost += fresh as f64 + read as f64 * CACHE.read + written as f64 * CACHE.write + output as f64 * OUTPUT;
-        self.requests += 1;
-        self.read += read;
-        self.input += input;
     }
 }
 
@@ -239,17 +226,24 @@ fn ours(questions: &[Question], turns: u64, vendor: &mut Vendor) {
     for number in 0..turns {
         let turn = talk.turn(number);
         while let Some(due) = call.due(turn.end_ms) {
-            vendor.ask(&call.request(false), due, changed);
+            vendor.ask(&call.request(due, false), due, changed);
         }
         call.turn(&turn);
     }
-    vendor.ask(&call.request(true), talk.now_ms + 1_000, ANALYSES.iter().map(|(_, whole, _)| whole).sum());
+    let end_ms = talk.now_ms + 1_000;
+    // The last run waits for the digests that it needs.
+    let mut now_ms = end_ms;
+    while call.compact(now_ms).is_some() {
+        now_ms += DIGEST_MS;
+    }
+    call.asked.iter().for_each(|asked| vendor.ask_once(asked));
+    vendor.ask(&call.request(now_ms, true), end_ms, ANALYSES.iter().map(|(_, whole, _)| whole).sum());
 }
 
 /// The whole transcript for each question after each turn, and the whole answer each time.
 fn naive(questions: &[Question], turns: u64) -> f64 {
     let mut call = Call::new(questions, Window::new(u64::MAX));
-    let empty = call.request(false);
+    let empty = call.request(0, false);
     let (before, blocks) = texts(&empty);
     // All questions' instructions and schemas are in one prompt here; each prompt of the script has those of one
     // question.
@@ -262,7 +256,7 @@ fn naive(questions: &[Question], turns: u64) -> f64 {
         call.turn(&talk.turn(number));
         lines += call.context.tokens(number);
         let output: u64 = ANALYSES.iter().map(|(_, whole, _)| whole).sum();
-        cost += fixed + (lines * questions.len() as u64) as f64 + output as f64 * OUTPUT;
+        cost += fixed + (lines * questions.len() as u64) as f64 + output as f64 * vendor::OUTPUT;
     }
     cost
 }
@@ -308,22 +302,27 @@ fn bytes(question: &Question) {
     for budget in [16_000, 8_000, 2_000, 1_000, 500] {
         let mut call = Call::new(std::slice::from_ref(question), Window::new(budget));
         let mut talk = Talk::new();
-        let (mut sent, mut stable) = (0, 0);
+        let (mut sent, mut stable, mut requests) = (0, 0, 0);
         let mut before = String::new();
         for number in 0..300 {
             call.turn(&talk.turn(number));
-            let request = call.request(false);
+            let request = call.request(talk.now_ms, false);
             let prompt: String = request.messages.iter().map(|message| message.content.plain()).collect();
             let shared = prompt.bytes().zip(before.bytes()).take_while(|(one, other)| one == other).count();
             stable += shared;
             sent += prompt.len();
             before = prompt;
         }
+        for (request, _) in &call.asked {
+            requests += request.messages.iter().map(|message| message.content.plain().len()).sum::<usize>();
+        }
         println!(
-            "{:>20} {:>8.0}   {:.0} % of it as in the prompt before",
+            "{:>20} {:>8.0}   {:.0} % of it as in the prompt before; {:.0} more for {} digests",
             format!("window of {budget}"),
             sent as f64 / 1e3,
-            100.0 * stable as f64 / sent as f64
+            100.0 * stable as f64 / sent as f64,
+            requests as f64 / 1e3,
+            call.asked.len()
         );
     }
 }
@@ -338,7 +337,7 @@ fn times(questions: &[Question]) {
             call.turn(&talk.turn(number));
             if number % 4 == 3 {
                 let began = Instant::now();
-                std::hint::black_box(call.request(false));
+                std::hint::black_box(call.request(talk.now_ms, false));
                 spent.push(began.elapsed());
             }
         }
