@@ -19,15 +19,15 @@ use crate::base::time::millis;
 use crate::context::{Digests, Snapshot, Source, digest_tokens};
 use crate::protocol::FailureCode;
 
-/// After so many failures in a row, no digest is asked for during [`REST_MS`].
+/// Number of failures in a row after which no digest is requested for [`REST_MS`].
 const MAX_FAILED: u32 = 3;
-/// How long that is, ms. After it, one more is asked for.
+/// Duration of that pause, ms. After it, one digest is requested again.
 const REST_MS: u64 = 300_000;
 /// Waits before the second and the third try.
 const RETRIES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30)).with_jitter(0.25);
 /// While a digest is made, windows grow by one part in this many beyond their budget, if the model has room for that.
 const GROWTH_SHARE: u64 = 4;
-/// A digest has at most so many times the desired tokens.
+/// A digest may have at most this many times the desired tokens; a longer one is refused.
 const MOST_TIMES: u64 = 2;
 
 /// The digests for one high-water mark.

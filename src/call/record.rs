@@ -45,7 +45,7 @@ pub(crate) struct StoredDigest {
     /// The high-water mark for which it was made: `max_context_tokens`.
     pub(crate) mark: u64,
     pub(crate) digest: Arc<Digest>,
-    /// What it cost, US dollars; `None` if a price is unknown.
+    /// Cost of the request that made it, US dollars; `None` if the price is unknown.
     pub(crate) cost_usd: Option<f64>,
 }
 

@@ -149,7 +149,7 @@ impl Window {
         Shown { digests, parts, corrections, tokens: self.tokens + corrected, stable: true }
     }
 
-    /// Whether the turns below `until` fit into `limit`.
+    /// Checks that the window still has at most `limit` tokens with all turns below `until`.
     ///
     /// # Errors
     /// The number of tokens that the window may keep if it starts over.

@@ -105,7 +105,7 @@ fn check(mock: &MockLlm, insight: &Json, events: &[Json]) -> bool {
     !digested.is_empty()
 }
 
-/// What is asked beside the transcript: the system text, and the instructions without the value that was given before.
+/// The system text of a request, and its instructions without the earlier value, which changes.
 fn asks(asked: &Asked) -> (String, String) {
     let user = asked.text_of("user");
     let (_, tail) = user.rsplit_once("</transcript>").expect("a tail");
@@ -159,7 +159,7 @@ async fn every_recording_with_a_small_window_is_covered_as_its_requests_say() {
     let digests = mock.asked().iter().filter(|asked| is_digest(asked)).count();
     println!("{checked} insights checked, {with_digest} of them with digests; {digests} requests for digests");
     assert!(checked >= recordings.len() * 2 && with_digest > 0 && digests > 0);
-    // What is asked is the same before and after each compaction.
+    // A compaction changes neither the system text nor the instructions.
     let mut asks_of: BTreeMap<String, (String, String)> = BTreeMap::new();
     for asked in mock.asked().iter().filter(|asked| !is_digest(asked)) {
         // The last run asks for whole lists.

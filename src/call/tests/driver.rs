@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    /// What the session's task does after each input: it starts tasks, then appends as long as commits are immediate.
+    /// Does what a session does after each input: starts tasks, then appends records until an append has to wait.
     pub(super) fn settle(&mut self) {
         self.settle_and_append();
         self.note_ends();

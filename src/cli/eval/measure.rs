@@ -132,7 +132,7 @@ impl Group {
         self.calls.iter().flat_map(|call| &call.turns)
     }
 
-    /// Who labelled the turns, if all labels have the same named source.
+    /// The source of the sentiment labels; `None` if they have different sources, or one without a name.
     fn sentiment_source(&self) -> Option<&str> {
         let mut sources = self.calls.iter().filter(|call| !call.turns.is_empty()).map(|call| &call.sentiment_source);
         let first = sources.next()?.as_deref()?;

@@ -1,4 +1,4 @@
-//! Whether the values of a method have the form that a schema describes.
+//! Checks that the values of a method of the embedded provider match a schema.
 //!
 //! Knows no analysis. A method is tried on a few invented turns that contain what it looks for.
 

@@ -83,7 +83,7 @@ fn times_that_go_back_to_the_start_begin_a_session_on_every_dialect_with_times()
             heard = heard.iter().flat_map(|text| text.split(' ').map(str::to_owned)).collect();
         }
         assert_eq!(heard, ["one", "two", "three", "|", "four", "five"], "{name}");
-        // The same session on a new connection: nothing begins, and a repeated final is none of a new session.
+        // A new connection continues the same session: no new stream begins, and a repeated final belongs to that session.
         let again = [first.clone(), first[first.len() - 1..].to_vec()].concat();
         if dialect.names_turns() {
             assert!(!told(&mut *dialect.open(), &again).contains(&"|".to_owned()), "{name}");
