@@ -96,15 +96,16 @@ impl Call {
     /// Asks for the next digest that the window of an analysis needs, if it needs one. Returns the tokens up to which the
     /// window may grow meanwhile; `None` if nothing is made.
     fn compact(&mut self, name: &str, room: Option<u64>) -> Option<u64> {
+        let mark = self.schedule.rolling(name)?.analysis.settings.max_context_tokens;
+        let is_made = self.makes_digest(mark);
         let (now, context) = (self.now.ms, &self.log.context);
         let slot = self.schedule.rolling.iter_mut().find(|slot| *slot.analysis.name == *name)?;
-        let (mark, budget) = (slot.analysis.settings.max_context_tokens, slot.window.budget());
+        let budget = slot.window.budget();
         let analysis = Arc::clone(&slot.analysis.name);
         let series = self.compactions.by_mark.entry(mark).or_default();
         let verbatim = slot.window.leaves(context, &series.digests)?;
         let most = budget.saturating_add(budget / GROWTH_SHARE).min(room.unwrap_or(u64::MAX));
-        let is_made = |target: &Target| matches!(target, Target::Digest(key) if key.mark == mark);
-        if self.tasks.out.values().any(|out| is_made(&out.target)) {
+        if is_made {
             return Some(most);
         }
         if series.rests(now) {
